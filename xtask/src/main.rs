@@ -1,0 +1,2 @@
+//! Build, test and CI commands.
+fn main() {}

@@ -1,0 +1,3 @@
+//! inet_diag messages.
+#![no_std]
+#![forbid(unsafe_code)]

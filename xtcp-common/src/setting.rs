@@ -1,0 +1,31 @@
+//! Read-only globals other than offsets, written by the loader before load, and the maps that it fills.
+
+/// `u32`: states that may pass, bit `1 << state` as in the kernel's `TCPF_*`. A transition passes when its old or
+/// its new state is selected; one to CLOSE passes when its old state is, or when any connected state is.
+pub const STATE_MASK: &str = "STATE_MASK";
+/// `u32`: bits of [`port`]; 0 switches the port filter off.
+pub const PORT_MODE: &str = "PORT_MODE";
+/// `u32`: 1 when the map [`NETNS_DROP`] holds anything to leave out.
+pub const NETNS_FILTER: &str = "NETNS_FILTER";
+/// `u64`: kernel address of `cleanup_net`; 0 where unknown.
+pub const CLEANUP_NET: &str = "CLEANUP_NET";
+
+/// Hash map: inode (`u32`) of a network namespace whose sockets are to be left out → `u8`, ignored. A namespace
+/// that is not in it passes, so that one whose name is not known yet loses nothing.
+pub const NETNS_DROP: &str = "NETNS_DROP";
+/// Most namespaces that [`NETNS_DROP`] holds.
+pub const NETNS_DROP_ENTRIES: u32 = 65_536;
+/// Array map of 2 × 1024 `u64`: one bit a port, first the ports to include, then the ports to exclude.
+pub const PORTS: &str = "PORTS";
+/// The ring buffer. Its size, a power of two of at least one page, is set by the loader.
+pub const EVENTS: &str = "EVENTS";
+/// Per-CPU array of [`crate::counter`].
+pub const COUNTERS: &str = "COUNTERS";
+
+/// Bits of [`PORT_MODE`]. A port of 0 is one that is not known yet: it passes.
+pub mod port {
+    /// A socket passes only if one of its ports is in the included set.
+    pub const INCLUDE: u32 = 1;
+    /// A socket is left out if one of its ports is in the excluded set.
+    pub const EXCLUDE: u32 = 2;
+}
