@@ -1,1 +1,5 @@
-//! The agent.
+//! The agent: kernel events become targeted `inet_diag` requests, records and change events; beside them every
+//! namespace is polled on the clock.
+
+pub mod netns;
+pub mod record;

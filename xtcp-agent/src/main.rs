@@ -1,1 +1,2 @@
+//! `xtcp2-agent`.
 fn main() {}
