@@ -1,5 +1,6 @@
 //! The agent: kernel events become targeted `inet_diag` requests, records and change events; beside them every
 //! namespace is polled on the clock.
 
+pub mod metrics;
 pub mod netns;
 pub mod record;
