@@ -1,1 +1,44 @@
-//! The wire contract.
+//! The wire contract: flat records, change events and the services that stream them.
+//!
+//! Everything here is generated from the `.proto` files of this package; their comments are the reference for each
+//! field's unit, range, kernel version and absence. Each message also has serde implementations for proto3 JSON.
+
+/// Every file of the contract as an encoded `google.protobuf.FileDescriptorSet`, comments included; what gRPC
+/// reflection serves.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Package `xtcp_flat_record`.
+pub mod flat_record {
+    /// Package `xtcp_flat_record.v1`: one row for each TCP socket.
+    #[allow(
+        clippy::all,
+        clippy::pedantic,
+        clippy::restriction,
+        missing_docs,
+        unreachable_pub,
+        unused_qualifications,
+        reason = "generated"
+    )]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/xtcp_flat_record.v1.rs"));
+        include!(concat!(env!("OUT_DIR"), "/xtcp_flat_record.v1.serde.rs"));
+    }
+}
+
+/// Package `xtcp_event`.
+pub mod event {
+    /// Package `xtcp_event.v1`: what the kernel did to network namespaces and TCP sockets, as it happened.
+    #[allow(
+        clippy::all,
+        clippy::pedantic,
+        clippy::restriction,
+        missing_docs,
+        unreachable_pub,
+        unused_qualifications,
+        reason = "generated"
+    )]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/xtcp_event.v1.rs"));
+        include!(concat!(env!("OUT_DIR"), "/xtcp_event.v1.serde.rs"));
+    }
+}
