@@ -1,5 +1,6 @@
 //! Records: one decoded message plus its context becomes the bytes of one `XtcpFlatRecord`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows of one dump or lookup: encoded `XtcpFlatRecord`s, one behind the other.
@@ -34,8 +35,15 @@ impl Rows {
 
     /// The encoded rows in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| {
+        self.range(0..self.ends.len())
+    }
+
+    /// The encoded rows with these numbers, counted from 0, in order; none when the range is not within [`len`].
+    ///
+    /// [`len`]: Self::len
+    pub fn range(&self, numbers: Range<usize>) -> impl ExactSizeIterator<Item = &[u8]> {
+        let mut start = numbers.start.checked_sub(1).and_then(|i| self.ends.get(i)).copied().unwrap_or(0);
+        self.ends.get(numbers).unwrap_or_default().iter().map(move |&end| {
             let row = self.bytes.get(start..end).unwrap_or_default();
             start = end;
             row
