@@ -1,1 +1,23 @@
-//! Test support.
+//! What the whole-program tests share: an agent and a NATS server as real processes, network namespaces and veths that
+//! are removed again, generators of TCP traffic whose every connection is known, and readers of what the agent says.
+//!
+//! Everything that is started is ended by its own id, also when a test panics; every wait has a limit; traffic stays
+//! on loopback and in namespaces that the test made. A helper here fails by panicking with a sentence, as a test does.
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the library of the tests: it fails by panicking, and prints what it measured"
+)]
+
+pub mod host;
+pub mod http;
+pub mod nats;
+pub mod netns;
+pub mod process;
+pub mod ss;
+pub mod stats;
+pub mod traffic;

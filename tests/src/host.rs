@@ -1,0 +1,91 @@
+//! What a test wants of this host: root, a scale, a clock, free ports, and nobody beside it.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::{ClockId, clock_gettime};
+
+/// Fails the test, with what to do, unless it runs as root.
+pub fn require_root() {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test makes network namespaces and loads eBPF programs: run it as root, with `cargo xtask test`"
+    );
+}
+
+/// Picks by `XTCP_SCALE`: `ci` (the default) ends in minutes, `full` is the scale that the promises state.
+pub fn scale<T>(ci: T, full: T) -> T {
+    match std::env::var("XTCP_SCALE").as_deref() {
+        Err(_) | Ok("" | "ci") => ci,
+        Ok("full") => full,
+        Ok(other) => panic!("XTCP_SCALE is {other:?}; it can be ci or full"),
+    }
+}
+
+/// Starts every test: asks for root, and holds off the other tests of this binary. They would not only disturb what is
+/// measured: a process that another test starts has copies of this test's sockets from its `fork` to its `exec`, and a
+/// socket that is closed meanwhile stays open a little longer, and is closed by somebody else.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    require_root();
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: the clock of the events' `monotonic_ns`.
+pub fn monotonic_ns() -> u64 {
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).expect("CLOCK_MONOTONIC can be read"));
+    u64::try_from(now.as_nanos()).expect("the host booted less than 584 years ago")
+}
+
+/// A TCP port of 127.0.0.1 on which nobody listens, outside the range of ports that the kernel hands out.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 11_000).expect("fits");
+    for _ in 0..11_000 {
+        let port = 21_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 11_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port of 127.0.0.1 between 21000 and 31999 is free");
+}
+
+/// Allows as many open files as the hard limit does, and fails when that is fewer than `needed`.
+pub fn allow_open_files(needed: u64) {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files can be read");
+    assert!(hard >= needed, "this test opens {needed} files and the hard limit (ulimit -Hn) is {hard}");
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the soft limit may rise to the hard one");
+    }
+}
+
+/// Asks again every millisecond until there is an answer; fails naming `what` after `limit`.
+pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < limit, "waited {limit:?} for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The root of the workspace.
+pub fn workspace() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace").to_owned()
+}
+
+/// A Python with grpcio, grpcio-reflection and nats-py, by `XTCP_TEST_PYTHON`.
+pub fn python() -> PathBuf {
+    let Some(python) = std::env::var_os("XTCP_TEST_PYTHON") else {
+        panic!(
+            "XTCP_TEST_PYTHON names no Python with grpcio, grpcio-reflection and nats-py: run `cargo xtask test`"
+        )
+    };
+    python.into()
+}
