@@ -108,8 +108,8 @@ pub struct NetnsEvent {
 pub struct TcpState {
     /// Kind [`kind::TCP_STATE`] or [`kind::TCP_CLOSE`].
     pub header: Header,
-    /// Kernel address of the socket: its identity while its cookie is not yet its own (LISTEN to SYN_RECV, and
-    /// kernels before 5.12).
+    /// Kernel address of the socket: its identity while its cookie is not yet its own (LISTEN to `SYN_RECV`,
+    /// and kernels before 5.12).
     pub sk: u64,
     /// `bpf_get_socket_cookie`; 0 where unavailable.
     pub cookie: u64,
