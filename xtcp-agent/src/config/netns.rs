@@ -1,0 +1,74 @@
+//! Options about namespaces and sockets: which are found, which are left out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, value_parser};
+
+use super::value::{NetnsPattern, OwnConnections, duration};
+
+/// How network namespaces are found and entered.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[group(skip)]
+#[command(next_help_heading = "Network namespaces")]
+pub struct Netns {
+    /// Folder whose bind mounts are named namespaces; repeatable.
+    ///
+    /// One that does not exist yet is watched for.
+    #[arg(id = "netns-dir", long = "netns-dir", value_name = "FOLDER", value_delimiter = ',',
+          default_values = ["/run/netns", "/run/docker/netns"])]
+    pub dirs: Vec<PathBuf>,
+
+    /// Threads that enter namespaces and ask there: 1 to 64. Default: as many as processors, at most 4.
+    #[arg(id = "netns-workers", long = "netns-workers", value_name = "THREADS", default_value_t = default_workers(),
+          hide_default_value = true, value_parser = value_parser!(u8).range(1..=64))]
+    pub workers: u8,
+
+    /// Time between two scans for namespaces that no event told of: 100ms to 24h.
+    #[arg(id = "reconcile-frequency", long = "reconcile-frequency", value_name = "DURATION", default_value = "30s",
+          value_parser = duration(Duration::from_millis(100), Duration::from_secs(86_400)))]
+    pub reconcile_frequency: Duration,
+
+    /// Only these namespaces: a name in which * and ? are wild, or an inode; repeatable. None given: all.
+    #[arg(id = "netns-include", long = "netns-include", value_name = "NAME|INODE", value_delimiter = ',')]
+    pub include: Vec<NetnsPattern>,
+
+    /// Not these namespaces, also where --netns-include names them; repeatable.
+    #[arg(id = "netns-exclude", long = "netns-exclude", value_name = "NAME|INODE", value_delimiter = ',')]
+    pub exclude: Vec<NetnsPattern>,
+}
+
+impl Netns {
+    /// Whether the filters let pass the namespace of this name and inode.
+    pub fn selects(&self, name: &str, inode: u32) -> bool {
+        let any = |patterns: &[NetnsPattern]| patterns.iter().any(|p| p.matches(name, inode));
+        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
+    }
+}
+
+fn default_workers() -> u8 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u8::try_from(processors.min(4)).unwrap_or(4)
+}
+
+/// Which sockets are reported.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[group(skip)]
+#[command(next_help_heading = "Sockets")]
+pub struct Sockets {
+    /// Only sockets with one of these ports, local or remote; repeatable. None given: all.
+    #[arg(long = "include-port", id = "include-port", value_name = "PORT", value_delimiter = ',',
+          value_parser = value_parser!(u16).range(1..))]
+    pub include_ports: Vec<u16>,
+
+    /// Not the sockets with one of these ports, local or remote; repeatable.
+    #[arg(long = "exclude-port", id = "exclude-port", value_name = "PORT", value_delimiter = ',',
+          value_parser = value_parser!(u16).range(1..))]
+    pub exclude_ports: Vec<u16>,
+
+    /// The agent's own connections, such as the one to NATS.
+    ///
+    /// Included, each event that is sent may cause events of its own.
+    #[arg(long, value_enum, value_name = "CHOICE", default_value = "exclude")]
+    pub own_connections: OwnConnections,
+}

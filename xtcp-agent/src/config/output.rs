@@ -1,0 +1,80 @@
+//! Options of what leaves the host: records and change events.
+
+use std::time::Duration;
+
+use clap::{Args, value_parser};
+
+use super::value::{EventsMarshal, bytes, duration};
+
+/// Where records go and as what.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[group(skip)]
+#[command(next_help_heading = "Records")]
+pub struct Records {
+    /// Destination of records, SCHEME:ADDRESS: null or stdout.
+    #[arg(long, value_name = "DESTINATION", default_value = "null")]
+    pub dest: String,
+
+    /// Format of a batch of records.
+    #[arg(long, value_name = "FORMAT", default_value = "protobufList", value_parser = ["protobufList", "jsonl"])]
+    pub marshal: String,
+
+    /// Topic or subject of destinations that have one.
+    #[arg(long, value_name = "TOPIC", default_value = "xtcp")]
+    pub topic: String,
+}
+
+/// When a batch of records is full.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[group(skip)]
+#[command(next_help_heading = "Records")]
+pub struct Envelope {
+    /// A batch leaves with this many records: 1 to 1000000.
+    #[arg(id = "envelope-flush-rows", long = "envelope-flush-rows", value_name = "ROWS", default_value = "10000",
+          value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub flush_rows: u32,
+
+    /// A batch leaves with this many bytes of records: 1KiB to 256MiB.
+    #[arg(id = "envelope-flush-bytes", long = "envelope-flush-bytes", value_name = "BYTES", default_value = "786432",
+          value_parser = bytes(1 << 10, 256 << 20))]
+    pub flush_bytes: u32,
+
+    /// A batch leaves when its first record is this old: 1ms to 1h.
+    #[arg(id = "envelope-flush-age", long = "envelope-flush-age", value_name = "DURATION", default_value = "1s",
+          value_parser = duration(Duration::from_millis(1), Duration::from_secs(3_600)))]
+    pub flush_age: Duration,
+}
+
+/// Where change events go and as what.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[group(skip)]
+#[command(next_help_heading = "Change events")]
+pub struct Events {
+    /// Where change events go: nats:HOST:PORT, stdout:, or off; repeatable.
+    ///
+    /// An event tells that a namespace was created or destroyed, or that a TCP socket changed state or closed. NATS gets
+    /// it at subject xtcp.v1.HOSTNAME.INODE.KIND. An unreachable server is tried again for ever.
+    #[arg(
+        id = "events",
+        long = "events",
+        value_name = "SINK",
+        default_value = "nats:127.0.0.1:4222",
+        value_delimiter = ','
+    )]
+    pub sinks: Vec<String>,
+
+    /// Format of a change event.
+    #[arg(
+        id = "events-marshal",
+        long = "events-marshal",
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "protobuf"
+    )]
+    pub marshal: EventsMarshal,
+
+    /// Change events that may wait for each sink: 1 to 16777216. What comes when it is full is dropped and counted.
+    #[arg(id = "events-queue", long = "events-queue", value_name = "EVENTS", default_value = "65536",
+          value_parser = value_parser!(u32).range(1..=16_777_216))]
+    pub queue: u32,
+}

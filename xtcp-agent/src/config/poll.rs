@@ -1,0 +1,55 @@
+//! Options of the periodic poll and of the lookups that events cause.
+
+use std::time::Duration;
+
+use clap::{Args, value_parser};
+
+use super::value::duration;
+
+/// When every namespace is asked, and for what.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[group(skip)]
+#[command(next_help_heading = "Polling")]
+pub struct Poll {
+    /// Time between two polls of every namespace: 100ms to 24h.
+    #[arg(long, value_name = "DURATION", default_value = "10s",
+          value_parser = duration(Duration::from_millis(100), Duration::from_secs(86_400)))]
+    pub frequency: Duration,
+
+    /// A poll's requests that are older than this are given up: 10ms to 24h, below --frequency.
+    ///
+    /// Where it is not given and --frequency is not above it, it is half of --frequency.
+    #[arg(long, value_name = "DURATION", default_value = "5s",
+          value_parser = duration(Duration::from_millis(10), Duration::from_secs(86_400)))]
+    pub timeout: Duration,
+
+    /// Each poll starts up to this share of --frequency earlier or later, in percent: 0 to 50.
+    ///
+    /// So that the agents of many hosts do not all poll, and send, in the same moment.
+    #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = value_parser!(u8).range(0..=50))]
+    pub jitter_pct: u8,
+}
+
+/// Targeted requests: what a kernel event leads to.
+#[derive(Args, Clone, Debug, PartialEq)]
+#[group(skip)]
+#[command(next_help_heading = "Lookups")]
+pub struct Lookup {
+    /// Triggers of one namespace within this time share a request: 0s to 1s.
+    ///
+    /// Longer costs less where connections are many; shorter shows a new connection sooner.
+    #[arg(id = "lookup-delay", long = "lookup-delay", value_name = "DURATION", default_value = "1ms",
+          value_parser = duration(Duration::ZERO, Duration::from_secs(1)))]
+    pub delay: Duration,
+
+    /// Most sockets asked for in one send: 1 to 256.
+    #[arg(id = "lookup-batch", long = "lookup-batch", value_name = "SOCKETS", default_value = "16",
+          value_parser = value_parser!(u16).range(1..=256))]
+    pub batch: u16,
+
+    /// Most lookups in a second over all namespaces: 1 to 4294967295, or 0 for no limit.
+    ///
+    /// What is over it waits for the next poll, and is counted.
+    #[arg(id = "trigger-rate", long = "trigger-rate", value_name = "PER_SECOND", default_value = "20000")]
+    pub rate: u32,
+}

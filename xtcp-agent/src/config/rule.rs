@@ -1,0 +1,56 @@
+//! What must hold between settings that are each valid.
+
+use std::time::Duration;
+
+use super::Config;
+
+/// One broken rule.
+pub(super) struct Broken {
+    /// The settings that it speaks of, first the one to blame.
+    pub(super) keys: &'static [&'static str],
+    pub(super) problem: String,
+}
+
+/// Fits to each other what was not given.
+pub(super) fn adapt(config: &mut Config, given: impl Fn(&str) -> bool) {
+    let half = (config.poll.frequency / 2).max(Duration::from_millis(10));
+    if !given("timeout") && config.poll.timeout >= config.poll.frequency {
+        config.poll.timeout = half;
+    }
+}
+
+/// Every rule that does not hold.
+pub(super) fn broken(config: &Config) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    let mut rule = |holds: bool, keys, problem: &dyn Fn() -> String| {
+        if !holds {
+            broken.push(Broken { keys, problem: problem() });
+        }
+    };
+    rule(config.poll.timeout < config.poll.frequency, &["timeout", "frequency"], &|| {
+        let frequency = humantime::format_duration(config.poll.frequency);
+        let timeout = humantime::format_duration(config.poll.timeout);
+        format!("{timeout} is not below frequency, which is {frequency}")
+    });
+    let (prom, grpc) = (config.listen.prom, config.listen.grpc());
+    let same_address = prom.ip() == grpc.ip() || prom.ip().is_unspecified() || grpc.ip().is_unspecified();
+    let clash = prom.port() != 0 && prom.port() == grpc.port() && same_address;
+    rule(!clash, &["prom-listen", "grpc-port", "grpc-listen"], &|| {
+        format!("metrics on {prom} and gRPC on {grpc} cannot share a port")
+    });
+    let sinks = &config.events.sinks;
+    rule(sinks.len() == 1 || !sinks.iter().any(|sink| sink == "off"), &["events"], &|| {
+        "off goes with no other sink".to_owned()
+    });
+    let both: Vec<String> = config
+        .sockets
+        .include_ports
+        .iter()
+        .filter(|port| config.sockets.exclude_ports.contains(port))
+        .map(ToString::to_string)
+        .collect();
+    rule(both.is_empty(), &["exclude-port", "include-port"], &|| {
+        format!("{} is both included and excluded", both.join(", "))
+    });
+    broken
+}

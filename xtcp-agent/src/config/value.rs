@@ -1,0 +1,312 @@
+//! Parsers of one value: a word becomes a typed value within its range, or an error that says what is accepted.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+/// A duration in words such as `10s`, `1m 30s` or `500us`, from `min` to `max`.
+pub(super) fn duration(
+    min: Duration,
+    max: Duration,
+) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
+    move |word| {
+        let accepted = format!(
+            "accepted: a duration from {} to {}, such as 250ms, 10s or 1m 30s",
+            humantime::format_duration(min),
+            humantime::format_duration(max)
+        );
+        let value = humantime::parse_duration(word.trim()).map_err(|e| format!("{e}; {accepted}"))?;
+        if value < min || value > max {
+            return Err(format!("out of range; {accepted}"));
+        }
+        Ok(value)
+    }
+}
+
+/// A number of bytes, plain or with `KiB`, `MiB` or `GiB`, from `min` to `max`.
+pub(super) fn bytes(
+    min: u32,
+    max: u32,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    move |word| {
+        let accepted = format!(
+            "accepted: {} to {} bytes, plain or with KiB, MiB or GiB",
+            format_bytes(min),
+            format_bytes(max)
+        );
+        match parse_bytes(word.trim()) {
+            Some(value) if value >= u64::from(min) && value <= u64::from(max) => {
+                u32::try_from(value).map_err(|e| format!("{e}; {accepted}"))
+            }
+            Some(_) => Err(format!("out of range; {accepted}")),
+            None => Err(format!("not a number of bytes; {accepted}")),
+        }
+    }
+}
+
+/// As [`bytes`], and a power of two.
+pub(super) fn power_of_two_bytes(
+    min: u32,
+    max: u32,
+) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
+    let parse = bytes(min, max);
+    move |word| {
+        let value = parse(word)?;
+        if value.is_power_of_two() {
+            return Ok(value);
+        }
+        let above = value.checked_next_power_of_two().unwrap_or(max).min(max);
+        Err(format!(
+            "not a power of two; accepted: powers of two from {} to {}, the next one is {}",
+            format_bytes(min),
+            format_bytes(max),
+            format_bytes(above)
+        ))
+    }
+}
+
+fn parse_bytes(word: &str) -> Option<u64> {
+    let digits = word.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().ok()?;
+    let unit = match word.strip_prefix(digits)?.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
+/// A number of bytes in the largest unit that divides it.
+pub fn format_bytes(bytes: u32) -> String {
+    match bytes {
+        0 => "0".to_owned(),
+        b if b.is_multiple_of(1 << 30) => format!("{}GiB", b >> 30),
+        b if b.is_multiple_of(1 << 20) => format!("{}MiB", b >> 20),
+        b if b.is_multiple_of(1 << 10) => format!("{}KiB", b >> 10),
+        b => b.to_string(),
+    }
+}
+
+/// An address to listen on: `127.0.0.1:9088`, `[::1]:9088`, `localhost:9088`, or `:9088` for every IPv4 address.
+pub(super) fn listen(word: &str) -> Result<SocketAddr, String> {
+    let accepted =
+        "accepted: ADDRESS:PORT such as 127.0.0.1:9088 or [::1]:9088, or :PORT for every IPv4 address";
+    let word = word.trim();
+    if let Ok(address) = SocketAddr::from_str(word) {
+        return Ok(address);
+    }
+    let (host, port) = word.rsplit_once(':').ok_or_else(|| format!("no port; {accepted}"))?;
+    let port: u16 = port.parse().map_err(|_| format!("no port in 0 to 65535; {accepted}"))?;
+    let ip = match host {
+        "" => Ipv4Addr::UNSPECIFIED,
+        "localhost" => Ipv4Addr::LOCALHOST,
+        _ => return Err(format!("host names are not looked up; {accepted}")),
+    };
+    Ok(SocketAddr::new(IpAddr::V4(ip), port))
+}
+
+/// A filter of tracing: `info`, or directives such as `warn,xtcp_agent::netns=debug`.
+pub(super) fn log_filter(word: &str) -> Result<String, String> {
+    let accepted =
+        "accepted: error, warn, info, debug, trace, off, or directives such as warn,xtcp_agent::netns=debug";
+    match EnvFilter::builder().parse(word) {
+        // A lone word that is no level would be taken for the name of a module, and then log nothing.
+        Ok(_) if is_level(word) || word.contains(['=', ',', '[']) => Ok(word.to_owned()),
+        Ok(_) => Err(format!("not a level; {accepted}")),
+        Err(e) => Err(format!("{e}; {accepted}")),
+    }
+}
+
+fn is_level(word: &str) -> bool {
+    ["error", "warn", "info", "debug", "trace", "off"].iter().any(|level| level.eq_ignore_ascii_case(word))
+}
+
+/// Whether the agent uses eBPF.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EbpfMode {
+    /// Use every hook that this kernel offers; poll only when there is none
+    Auto,
+    /// Load nothing into the kernel; poll only
+    Off,
+    /// Refuse to start without TCP state events
+    Require,
+}
+
+/// What happens to the connections of the agent itself.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnConnections {
+    /// Recognised, counted, left out of events and records
+    Exclude,
+    /// Treated like everybody's
+    Include,
+}
+
+/// How change events are written.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventsMarshal {
+    /// One `xtcp_event.v1.Event` a message
+    Protobuf,
+    /// One proto3-JSON object a message
+    Jsonl,
+}
+
+/// How log lines are written to standard error.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Which namespaces a filter means: by a glob over the name, or by inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetnsPattern {
+    /// `*` stands for any characters, `?` for one.
+    Name(String),
+    /// Inode of the namespace in nsfs.
+    Inode(u32),
+}
+
+impl NetnsPattern {
+    /// Whether the namespace of this name and inode is meant.
+    pub fn matches(&self, name: &str, inode: u32) -> bool {
+        match self {
+            Self::Name(glob) => glob_matches(glob.as_bytes(), name.as_bytes()),
+            Self::Inode(wanted) => *wanted == inode,
+        }
+    }
+}
+
+impl FromStr for NetnsPattern {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let word = word.trim();
+        let digits = word.strip_prefix("netns:[").and_then(|w| w.strip_suffix(']')).unwrap_or(word);
+        if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+            return digits
+                .parse()
+                .map(Self::Inode)
+                .map_err(|_| "inode out of range; accepted: an inode from 0 to 4294967295".to_owned());
+        }
+        if word.is_empty() {
+            return Err("empty; accepted: a name with * and ?, or an inode".to_owned());
+        }
+        Ok(Self::Name(word.to_owned()))
+    }
+}
+
+/// Linear in `text` for one star; a later star takes the place of an earlier one, so it never explodes.
+fn glob_matches(glob: &[u8], text: &[u8]) -> bool {
+    let (mut g, mut t) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(&byte) = text.get(t) {
+        match glob.get(g) {
+            Some(b'*') => {
+                star = Some((g, t));
+                g += 1;
+            }
+            Some(&wanted) if wanted == b'?' || wanted == byte => {
+                g += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((star_g, star_t)) => {
+                    star = Some((star_g, star_t + 1));
+                    g = star_g + 1;
+                    t = star_t + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    glob.get(g..).unwrap_or_default().iter().all(|&b| b == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_glob_matches_as_a_shell_would() {
+        for (glob, name, expected) in [
+            ("web-*", "web-1", true),
+            ("web-*", "we-1", false),
+            ("*", "", true),
+            ("?", "", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXbYbZ", false),
+            ("n?t", "net", true),
+        ] {
+            assert_eq!(glob_matches(glob.as_bytes(), name.as_bytes()), expected, "{glob} on {name}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_an_inode_and_anything_else_a_name() {
+        assert_eq!("4026531840".parse(), Ok(NetnsPattern::Inode(4_026_531_840)));
+        assert_eq!("netns:[12]".parse(), Ok(NetnsPattern::Inode(12)));
+        assert_eq!("12x".parse(), Ok(NetnsPattern::Name("12x".to_owned())));
+        assert!("99999999999".parse::<NetnsPattern>().is_err());
+    }
+
+    #[test]
+    fn bytes_take_binary_suffixes() {
+        let parse = bytes(1, u32::MAX);
+        assert_eq!(parse("8MiB"), Ok(8 << 20));
+        assert_eq!(parse("64 KiB"), Ok(64 << 10));
+        assert_eq!(parse("786432"), Ok(786_432));
+        assert!(parse("8MB").unwrap_err().contains("KiB"));
+        assert!(parse("99GiB").unwrap_err().contains("out of range"));
+    }
+
+    #[test]
+    fn a_ring_of_odd_size_is_told_the_next_power_of_two() {
+        let error = power_of_two_bytes(4096, 1 << 30)("5MiB").unwrap_err();
+        assert!(error.contains("the next one is 8MiB"), "{error}");
+    }
+
+    #[test]
+    fn a_lone_word_that_is_no_level_is_an_error() {
+        assert!(log_filter("verbose").is_err());
+        assert_eq!(log_filter("warn,xtcp_agent=debug").as_deref(), Ok("warn,xtcp_agent=debug"));
+    }
+
+    #[test]
+    fn a_port_alone_listens_on_every_address() {
+        assert_eq!(listen(":9088"), Ok("0.0.0.0:9088".parse().unwrap()));
+        assert_eq!(listen("localhost:1"), Ok("127.0.0.1:1".parse().unwrap()));
+        assert!(listen("example.org:1").is_err());
+        assert!(listen("127.0.0.1").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_formatted_size_parses_back(size: u32) {
+            prop_assert_eq!(parse_bytes(&format_bytes(size)), Some(u64::from(size)));
+        }
+
+        #[test]
+        fn every_text_matches_itself_and_a_star(text in "[a-z-]{0,20}", cut in 0usize..20) {
+            prop_assert!(glob_matches(text.as_bytes(), text.as_bytes()));
+            let cut = cut.min(text.len());
+            let glob = format!("{}*{}", &text[..cut], &text[cut..]);
+            prop_assert!(glob_matches(glob.as_bytes(), text.as_bytes()));
+        }
+
+        #[test]
+        fn no_word_makes_a_parser_panic(word: String) {
+            let _ = duration(Duration::ZERO, Duration::from_secs(1))(&word);
+            let _ = bytes(0, 10)(&word);
+            let _ = listen(&word);
+            let _ = word.parse::<NetnsPattern>();
+        }
+    }
+}
