@@ -1,0 +1,250 @@
+//! The attributes of an inet_diag row: walking them, and a table of all that are known.
+//!
+//! Each attribute has a file of its own with its kernel history and a unit for each field; the `attributes!`
+//! table says its number and its name and makes of all of them the struct [`Attributes`]. An attribute that
+//! is not in the table is counted by number; one whose payload cannot be what it says is counted too; both
+//! leave the others as they are. Only a length that cannot be right ends the walk, because nothing says where
+//! the next attribute would begin.
+
+use core::fmt;
+
+use crate::bytes::{Native, align};
+
+pub mod bbr_info;
+pub mod cgroup_id;
+pub mod class_id;
+pub mod cong;
+pub mod dctcp_info;
+pub mod info;
+pub mod locals;
+pub mod mark;
+pub mod md5sig;
+pub mod meminfo;
+pub mod peers;
+pub mod protocol;
+pub mod shutdown;
+pub mod sk_bpf_storages;
+pub mod sk_meminfo;
+pub mod sk_v6only;
+pub mod sockopt;
+mod tally;
+pub mod tclass;
+pub mod tos;
+pub mod ulp_info;
+pub mod vegas_info;
+
+pub use tally::Tally;
+
+/// Bytes of an attribute's header (`struct rtattr`).
+const HEADER_LEN: usize = 4;
+/// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` share the word with the number.
+const NUMBER_MASK: u16 = 0x3fff;
+/// `INET_DIAG_PAD`: filler before a 64-bit attribute where the machine wants it aligned. Since Linux 4.7.
+const PAD: u16 = 14;
+
+/// An attribute's payload becomes its type.
+trait Decode<'a>: Sized {
+    /// `None` when the payload cannot be what the attribute's number says.
+    fn decode(payload: &'a [u8]) -> Option<Self>;
+}
+
+/// What became of one attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Stored,
+    Padding,
+    Unknown,
+    Malformed,
+}
+
+fn store<'a, T: Decode<'a>>(slot: &mut Option<T>, payload: &'a [u8]) -> Outcome {
+    match T::decode(payload) {
+        Some(value) => {
+            *slot = Some(value);
+            Outcome::Stored
+        }
+        None => Outcome::Malformed,
+    }
+}
+
+macro_rules! attributes {
+    ($lifetime:lifetime: $(
+        $(#[$doc:meta])*
+        $number:literal $name:literal $field:ident: $type:ty;
+    )*) => {
+        /// Every attribute that is known, each `None` when the row does not have it.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct Attributes<$lifetime> {
+            $($(#[$doc])* pub $field: Option<$type>,)*
+        }
+
+        impl<$lifetime> Attributes<$lifetime> {
+            fn put(&mut self, number: u16, payload: &$lifetime [u8]) -> Outcome {
+                match number {
+                    $($number => store(&mut self.$field, payload),)*
+                    PAD => Outcome::Padding,
+                    _ => Outcome::Unknown,
+                }
+            }
+        }
+
+        /// The kernel's name of an attribute, such as `INET_DIAG_CONG`; `None` when it is not known.
+        pub const fn name(number: u16) -> Option<&'static str> {
+            match number {
+                $($number => Some($name),)*
+                PAD => Some("INET_DIAG_PAD"),
+                _ => None,
+            }
+        }
+    };
+}
+
+attributes! { 'a:
+    /// Memory use, the old way.
+    1 "INET_DIAG_MEMINFO" meminfo: meminfo::MemInfo;
+    /// `tcp_info`. Not in time-wait and request sockets' rows.
+    2 "INET_DIAG_INFO" info: info::TcpInfo;
+    /// What vegas (and others that imitate it) tells of itself.
+    3 "INET_DIAG_VEGASINFO" vegas_info: vegas_info::VegasInfo;
+    /// Name of the congestion control.
+    4 "INET_DIAG_CONG" cong: cong::Cong<'a>;
+    /// Type of service.
+    5 "INET_DIAG_TOS" tos: tos::Tos;
+    /// Traffic class, IPv6 only.
+    6 "INET_DIAG_TCLASS" tclass: tclass::TClass;
+    /// Memory use.
+    7 "INET_DIAG_SKMEMINFO" sk_meminfo: sk_meminfo::SkMemInfo;
+    /// Which directions are shut down.
+    8 "INET_DIAG_SHUTDOWN" shutdown: shutdown::Shutdown;
+    /// What dctcp tells of itself.
+    9 "INET_DIAG_DCTCPINFO" dctcp_info: dctcp_info::DctcpInfo;
+    /// Protocol number, of raw sockets and where the request named it by attribute.
+    10 "INET_DIAG_PROTOCOL" protocol: protocol::Protocol;
+    /// `IPV6_V6ONLY`, of IPv6 listeners and closed sockets.
+    11 "INET_DIAG_SKV6ONLY" sk_v6only: sk_v6only::SkV6Only;
+    /// SCTP's local addresses.
+    12 "INET_DIAG_LOCALS" locals: locals::Locals<'a>;
+    /// SCTP's peer addresses.
+    13 "INET_DIAG_PEERS" peers: peers::Peers<'a>;
+    /// `SO_MARK`; needs `CAP_NET_ADMIN`.
+    15 "INET_DIAG_MARK" mark: mark::Mark;
+    /// What bbr tells of itself.
+    16 "INET_DIAG_BBRINFO" bbr_info: bbr_info::BbrInfo<'a>;
+    /// Class of the `net_cls` cgroup, or the socket's priority.
+    17 "INET_DIAG_CLASS_ID" class_id: class_id::ClassId;
+    /// TCP MD5 keys; needs `CAP_NET_ADMIN`.
+    18 "INET_DIAG_MD5SIG" md5sig: md5sig::Md5Sig<'a>;
+    /// The upper-layer protocol: TLS, MPTCP.
+    19 "INET_DIAG_ULP_INFO" ulp_info: ulp_info::UlpInfo<'a>;
+    /// Storage that BPF programs keep with the socket.
+    20 "INET_DIAG_SK_BPF_STORAGES" sk_bpf_storages: sk_bpf_storages::SkBpfStorages<'a>;
+    /// Id of the cgroup (v2) of the socket.
+    21 "INET_DIAG_CGROUP_ID" cgroup_id: cgroup_id::CgroupId;
+    /// Socket options as bits.
+    22 "INET_DIAG_SOCKOPT" sockopt: sockopt::SockOpt;
+}
+
+/// An attribute's length cannot be right: the walk ended before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttributeError {
+    /// Where the attribute begins, in bytes from the first one.
+    pub offset: usize,
+    /// Bytes that its header, or the length in it, says.
+    pub wanted: usize,
+    /// Bytes that are there; where the length is below a header's, that length.
+    pub available: usize,
+}
+
+impl fmt::Display for AttributeError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, wanted, available } = self;
+        write!(formatter, "damaged attribute length at byte {offset}: wanted {wanted} bytes, got {available}")
+    }
+}
+
+impl core::error::Error for AttributeError {}
+
+/// The attributes in some bytes, as number and payload. Ends after the first error.
+#[derive(Debug, Clone)]
+struct Walk<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+    broken: bool,
+}
+
+impl<'a> Walk<'a> {
+    const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, offset: 0, broken: false }
+    }
+
+    fn step(&mut self, rest: &'a [u8]) -> Result<(u16, &'a [u8]), AttributeError> {
+        let offset = self.offset;
+        let (Some(len), Some(kind)) = (u16::at(rest, 0), u16::at(rest, 2)) else {
+            return Err(AttributeError { offset, wanted: HEADER_LEN, available: rest.len() });
+        };
+        let len = usize::from(len);
+        if len < HEADER_LEN {
+            return Err(AttributeError { offset, wanted: HEADER_LEN, available: len });
+        }
+        let Some(payload) = rest.get(HEADER_LEN..len) else {
+            return Err(AttributeError { offset, wanted: len, available: rest.len() });
+        };
+        self.offset = offset.saturating_add(align(len));
+        Ok((kind & NUMBER_MASK, payload))
+    }
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = Result<(u16, &'a [u8]), AttributeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.broken {
+            return None;
+        }
+        let rest = self.bytes.get(self.offset..).filter(|rest| !rest.is_empty())?;
+        let item = self.step(rest);
+        self.broken = item.is_err();
+        Some(item)
+    }
+}
+
+/// What the bytes after a row's header held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Walked<'a> {
+    pub(crate) attributes: Attributes<'a>,
+    pub(crate) unknown: Tally,
+    pub(crate) malformed: Tally,
+    pub(crate) damage: Option<AttributeError>,
+}
+
+/// Decodes all attributes. Of one that comes twice the last is kept, as the kernel's own parser does.
+pub(crate) fn walk(bytes: &[u8]) -> Walked<'_> {
+    let mut walked = Walked::default();
+    for item in Walk::new(bytes) {
+        match item {
+            Ok((number, payload)) => match walked.attributes.put(number, payload) {
+                Outcome::Stored | Outcome::Padding => {}
+                Outcome::Unknown => walked.unknown.add(number),
+                Outcome::Malformed => walked.malformed.add(number),
+            },
+            Err(error) => walked.damage = Some(error),
+        }
+    }
+    walked
+}
+
+/// Implements [`Decode`] for a tuple struct of one integer.
+macro_rules! decode_integer {
+    ($type:ident($integer:ty)) => {
+        impl super::Decode<'_> for $type {
+            fn decode(payload: &[u8]) -> Option<Self> {
+                <$integer as crate::bytes::Native>::at(payload, 0).map(Self)
+            }
+        }
+    };
+}
+use decode_integer;
+
+#[cfg(test)]
+#[path = "attr/tests.rs"]
+mod tests;

@@ -1,0 +1,13 @@
+//! `INET_DIAG_LOCALS`, an array of `struct sockaddr_storage`. Since Linux 4.7. SCTP only.
+
+use super::Decode;
+
+/// All local addresses of an SCTP association, as the kernel's bytes: 128 for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Locals<'a>(pub &'a [u8]);
+
+impl<'a> Decode<'a> for Locals<'a> {
+    fn decode(payload: &'a [u8]) -> Option<Self> {
+        Some(Self(payload))
+    }
+}
