@@ -72,9 +72,9 @@ fn nested_upper_layer_attributes_are_read_with_or_without_the_nested_flag() {
     tls.extend(attribute(5, &[]));
     tls.extend(attribute(77, &[]));
     let mut ulp = attribute(1, b"tls\0");
-    ulp.extend(attribute(2 | 0x8000, &tls));
+    ulp.extend(attribute(0x2 | 0x8000, &tls));
     ulp.extend(attribute(9, &[]));
-    let bytes = attribute(19 | 0x8000, &ulp);
+    let bytes = attribute(0x13 | 0x8000, &ulp);
     let ulp = walk(&bytes).attributes.ulp_info.unwrap();
     assert_eq!(ulp.name, Some("tls"));
     let expected = ulp_info::TlsInfo {
