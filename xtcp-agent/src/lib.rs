@@ -1,9 +1,12 @@
 //! The agent: kernel events become targeted `inet_diag` requests, records and change events; beside them every
 //! namespace is polled on the clock.
 
+pub mod change_event;
 pub mod cli;
 pub mod config;
+pub mod connections;
 pub mod logging;
 pub mod metrics;
 pub mod netns;
 pub mod record;
+pub mod scheduler;
