@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod connections;
 pub mod logging;
+pub mod event_sink;
 pub mod metrics;
 pub mod netns;
 pub mod record;
