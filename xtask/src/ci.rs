@@ -1,0 +1,42 @@
+//! All that must hold before a change goes in.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command::{run, which};
+use crate::stage::Stages;
+use crate::test::{self, Scale};
+use crate::{build_ebpf, workspace};
+
+pub(crate) fn main() -> Result<()> {
+    let cargo = || Command::new(workspace::cargo());
+    let mut stages = Stages::default();
+    stages.run("format", || run(cargo().args(["fmt", "--all", "--check"])));
+    stages.run("clippy", || {
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--locked", "--workspace", "--exclude", "xtcp-ebpf", "--all-targets"]);
+        run(clippy.args(["--", "-D", "warnings"]))
+    });
+    if which("cargo-deny").is_some() {
+        stages.run("deny", deny);
+    } else {
+        println!("cargo-deny is not installed: licences and advisories are not checked");
+    }
+    stages.run("eBPF object from clean", || {
+        let old = workspace::target().join("bpf");
+        if old.exists() {
+            fs::remove_dir_all(&old).with_context(|| format!("remove {}", old.display()))?;
+        }
+        build_ebpf::build_object(false)
+    });
+    test::stages_of(&mut stages, &test::Options::default(), Scale::Ci);
+    stages.finish("cargo xtask ci")
+}
+
+/// Licences, duplicates, advisories and sources of all dependencies, by `deny.toml`.
+pub(crate) fn deny() -> Result<()> {
+    run(Command::new(workspace::cargo()).args(["deny", "--all-features", "check"]))
+        .context("check the dependencies (cargo install cargo-deny --locked)")
+}

@@ -1,0 +1,103 @@
+//! Running `cargo test` and keeping, of all that it prints, what a summary needs.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::shown;
+use crate::workspace;
+
+/// Runs the tests with their output passed on as it comes; notes counts, measurements and failed tests.
+pub(crate) fn run(command: &mut Command, notes: &mut Vec<String>) -> Result<()> {
+    println!("$ {}", shown(command));
+    command.current_dir(workspace::root()).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("start {}", shown(command)))?;
+    let mut printed = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        let (mut terminal, mut buffer) = (std::io::stdout(), vec![0; 8192]);
+        loop {
+            let length = stdout.read(&mut buffer).context("read the tests' output")?;
+            let Some(chunk) = buffer.get(..length).filter(|chunk| !chunk.is_empty()) else { break };
+            terminal.write_all(chunk).and_then(|()| terminal.flush()).context("pass on the tests' output")?;
+            printed.extend_from_slice(chunk);
+        }
+    }
+    let status = child.wait().context("wait for the tests")?;
+    let report = Report::of(&String::from_utf8_lossy(&printed));
+    notes.extend(report.notes());
+    if !status.success() {
+        bail!("cargo test ended with {status}");
+    }
+    Ok(())
+}
+
+/// What a run of many test binaries comes down to.
+#[derive(Debug, Default, PartialEq)]
+struct Report {
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+    /// Names of failed tests.
+    failures: BTreeSet<String>,
+    /// Lines in which a test compares what it measured with its goal.
+    measured: Vec<String>,
+}
+
+impl Report {
+    fn of(printed: &str) -> Self {
+        let mut report = Self::default();
+        for line in printed.lines() {
+            if let Some(counts) = line.strip_prefix("test result: ") {
+                report.passed += count(counts, " passed");
+                report.failed += count(counts, " failed");
+                report.ignored += count(counts, " ignored");
+            } else if line.contains("(goal: ") {
+                report.measured.push(line.to_owned());
+            } else if let Some(name) =
+                line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED"))
+            {
+                report.failures.insert(name.to_owned());
+            }
+        }
+        report
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let Self { passed, failed, ignored, .. } = self;
+        let counts = format!("{passed} tests passed, {failed} failed, {ignored} ignored");
+        let failures = self.failures.iter().map(|name| format!("failed: {name}"));
+        std::iter::once(counts).chain(failures).chain(self.measured.iter().cloned()).collect()
+    }
+}
+
+/// The number right before `word`: `ok. 3 passed; 0 failed` has 3 before " passed".
+fn count(counts: &str, word: &str) -> u32 {
+    let before = counts.split(word).next().filter(|before| before.len() < counts.len());
+    before.and_then(|before| before.rsplit(' ').next()).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Report;
+
+    #[test]
+    fn counts_of_several_binaries_add_up_and_failures_are_named() {
+        let report = Report::of(
+            "running 2 tests\ntest a ... ok\ntest b::c ... FAILED\n\
+             test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+             created: n=5 p50=1ms p99=2ms max=2ms (goal: p99 under 50ms)\n\
+             test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 1.00s\n",
+        );
+        assert_eq!((report.passed, report.failed, report.ignored), (13, 1, 3));
+        assert_eq!(
+            report.notes(),
+            [
+                "13 tests passed, 1 failed, 3 ignored",
+                "failed: b::c",
+                "created: n=5 p50=1ms p99=2ms max=2ms (goal: p99 under 50ms)"
+            ]
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! Unit tests, and whole-program tests of the release agent with real namespaces, sockets and servers.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::command::which;
+use crate::stage::Stages;
+use crate::{build_ebpf, debian, libtest, python, workspace};
+
+#[derive(clap::Args, Default)]
+pub(crate) struct Options {
+    /// Only tests whose name contains one of these
+    #[arg(last = true, value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+/// How much a test does: the names are the values of `XTCP_SCALE`.
+#[derive(Clone, Copy)]
+pub(crate) enum Scale {
+    /// Ends in 20 minutes on two cores.
+    Ci,
+    /// What the promises state.
+    Full,
+}
+
+impl Scale {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ci => "ci",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Programs that the whole-program tests start, and Debian's name for what brings them.
+const PROGRAMS: [(&str, &str); 7] = [
+    ("ip", "iproute2"),
+    ("ss", "iproute2"),
+    ("nats-server", "nats-server"),
+    ("setpriv", "util-linux"),
+    ("strace", "strace"),
+    ("unshare", "util-linux"),
+    ("python3", "python3"),
+];
+
+pub(crate) fn main(options: &Options, scale: Scale) -> Result<()> {
+    let mut stages = Stages::default();
+    stages_of(&mut stages, options, scale);
+    stages.finish(match scale {
+        Scale::Ci => "cargo xtask test",
+        Scale::Full => "cargo xtask full",
+    })
+}
+
+/// All test stages; `cargo xtask ci` runs them behind its own.
+pub(crate) fn stages_of(stages: &mut Stages, options: &Options, scale: Scale) {
+    let whole = "whole-program tests";
+    if !stages.run("what the tests need", requirements) {
+        return stages.skip(whole, "what they need is missing");
+    }
+    let mut python = None;
+    let has_python = stages.run("python clients", || {
+        python = Some(python::venv()?);
+        Ok(())
+    });
+    stages.run_noting("unit tests", |notes| unit_tests(options, notes));
+    if !stages.run("release agent", || build_ebpf::build_all().map(drop)) {
+        return stages.skip(whole, "there is no agent to test");
+    }
+    match python.filter(|_| has_python) {
+        Some(python) => {
+            stages.run_noting(whole, |notes| whole_program(options, scale, &python, notes));
+        }
+        None => stages.skip(whole, "their Python clients are missing"),
+    }
+}
+
+fn requirements() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "the whole-program tests make network namespaces and load eBPF programs: run this as root \
+             (without root: cargo test)"
+        );
+    }
+    let mut missing: Vec<&str> = Vec::new();
+    for (program, package) in PROGRAMS {
+        if which(program).is_none() && !missing.contains(&package) {
+            missing.push(package);
+        }
+    }
+    if missing.is_empty() {
+        println!("every program is here");
+        return Ok(());
+    }
+    debian::need(&missing, "the tests start programs that are missing here")
+}
+
+fn unit_tests(options: &Options, notes: &mut Vec<String>) -> Result<()> {
+    let mut cargo = Command::new(workspace::cargo());
+    cargo.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
+    cargo.args(["--exclude", "xtcp-ebpf", "--exclude", "xtcp-tests", "--"]).args(&options.filters);
+    libtest::run(&mut cargo, notes)
+}
+
+fn whole_program(options: &Options, scale: Scale, python: &Path, notes: &mut Vec<String>) -> Result<()> {
+    let mut cargo = Command::new(workspace::cargo());
+    cargo.args(["test", "--locked", "--no-fail-fast", "--package", "xtcp-tests", "--"]);
+    // One at a time: they measure latencies. Their measurements are worth reading when they pass, too.
+    cargo.args(["--test-threads=1", "--show-output"]).args(&options.filters);
+    cargo
+        .env("XTCP_AGENT", workspace::agent())
+        .env("XTCP_SCALE", scale.name())
+        .env("XTCP_TEST_PYTHON", python);
+    libtest::run(&mut cargo, notes)
+}
