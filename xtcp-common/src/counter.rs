@@ -1,4 +1,5 @@
-//! Per-CPU counters of the kernel side: an array map `COUNTERS` of `u64`, indexed by the constants here.
+//! Counters of the kernel side: the per-CPU array map `COUNTERS` has one value, `[u64; COUNT]`, indexed by the
+//! constants here, so that one lookup reads them all.
 
 use crate::event::kind;
 
@@ -14,7 +15,7 @@ pub const FILTERED_NETNS: u32 = FILTERED_STATE + 1;
 pub const FILTERED_PORT: u32 = FILTERED_NETNS + 1;
 /// Transitions of sockets that are neither TCP nor MPTCP.
 pub const FILTERED_PROTOCOL: u32 = FILTERED_PORT + 1;
-/// Closing events without last numbers: the socket is no full TCP socket.
+/// Closing events without last numbers: the socket is no full TCP socket, or the classic tracepoint saw it.
 pub const NO_TCP_SOCK: u32 = FILTERED_PROTOCOL + 1;
 /// Number of counters.
 pub const COUNT: u32 = NO_TCP_SOCK + 1;

@@ -48,9 +48,10 @@ pub mod socket {
     pub const HAS_FILE: u32 = 1;
     /// `SOCK_DEAD` in `sk->sk_flags`: orphaned, its file is closed.
     pub const DEAD: u32 = 2;
-    /// The classic tracepoint saw it: no namespace, cookie, error or task facts; all those fields are 0.
+    /// The classic tracepoint saw it: no namespace, cookie, cgroup, error, shutdown or numbers; those are 0, and
+    /// `uid` is `u32::MAX`.
     pub const CLASSIC: u32 = 4;
-    /// [`HAS_FILE`], [`DEAD`] and `sk_err` were read (their offsets are known on this kernel).
+    /// [`HAS_FILE`], [`DEAD`], `sk_err` and `sk_shutdown` were read (their offsets are known on this kernel).
     pub const FACTS: u32 = 8;
     /// `sk_protocol` is `IPPROTO_MPTCP`: MPTCP's own socket, not a `tcp_sock`.
     pub const MPTCP: u32 = 16;

@@ -1,12 +1,18 @@
 //! Read-only globals other than offsets, written by the loader before load, and the maps that it fills.
 
 /// `u32`: states that may pass, bit `1 << state` as in the kernel's `TCPF_*`. A transition passes when its old or
-/// its new state is selected; one to CLOSE passes when its old state is, or when any connected state is.
+/// its new state is selected; one to CLOSE also when any state of a connection is ([`CONNECTION_STATES`]).
 pub const STATE_MASK: &str = "STATE_MASK";
+/// ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING: `1 << state`.
+pub const CONNECTION_STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 /// `u32`: bits of [`port`]; 0 switches the port filter off.
 pub const PORT_MODE: &str = "PORT_MODE";
 /// `u32`: 1 when the map [`NETNS_DROP`] holds anything to leave out.
 pub const NETNS_FILTER: &str = "NETNS_FILTER";
+/// `u32`: 1 when tracing programs may call `bpf_get_socket_cookie` (5.12).
+pub const HAVE_SOCKET_COOKIE: &str = "HAVE_SOCKET_COOKIE";
+/// `u32`: 1 when the kernel has `bpf_get_current_task_btf` (5.11).
+pub const HAVE_TASK_BTF: &str = "HAVE_TASK_BTF";
 /// `u64`: kernel address of `cleanup_net`; 0 where unknown.
 pub const CLEANUP_NET: &str = "CLEANUP_NET";
 
@@ -17,12 +23,15 @@ pub const NETNS_DROP: &str = "NETNS_DROP";
 pub const NETNS_DROP_ENTRIES: u32 = 65_536;
 /// Array map of 2 × 1024 `u64`: one bit a port, first the ports to include, then the ports to exclude.
 pub const PORTS: &str = "PORTS";
+/// Words of one set in [`PORTS`].
+pub const PORT_WORDS: u32 = 1024;
 /// The ring buffer. Its size, a power of two of at least one page, is set by the loader.
 pub const EVENTS: &str = "EVENTS";
-/// Per-CPU array of [`crate::counter`].
+/// Per-CPU array of one value, `[u64; COUNT]`: [`crate::counter`].
 pub const COUNTERS: &str = "COUNTERS";
 
-/// Bits of [`PORT_MODE`]. A port of 0 is one that is not known yet: it passes.
+/// Bits of [`PORT_MODE`]. A port of 0 is one that is not known yet, and passes; but a listener's remote port will never
+/// be known, so that its local port decides alone.
 pub mod port {
     /// A socket passes only if one of its ports is in the included set.
     pub const INCLUDE: u32 = 1;
