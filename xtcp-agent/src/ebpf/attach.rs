@@ -42,19 +42,19 @@ pub(super) fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, info: &RungInfo) -> Res
 }
 
 fn tracepoint(program: &mut Program, category: &str, name: &str) -> Result<Box<dyn Any + Send>, String> {
-    let program: &mut aya::programs::TracePoint = program.try_into().map_err(reason)?;
-    program.load().map_err(reason)?;
-    let link = program.attach(category, name).map_err(reason)?;
-    Ok(Box::new(program.take_link(link).map_err(reason)?))
+    let program: &mut aya::programs::TracePoint = program.try_into().map_err(|error| reason(&error))?;
+    program.load().map_err(|error| reason(&error))?;
+    let link = program.attach(category, name).map_err(|error| reason(&error))?;
+    Ok(Box::new(program.take_link(link).map_err(|error| reason(&error))?))
 }
 
 /// BTF tracepoints, fentry and fexit: `aya` has one type for each and no trait for what they share.
 fn traced(program: &mut Program, function: &str, btf: &Btf) -> Result<Box<dyn Any + Send>, String> {
     macro_rules! attach {
         ($program:expr) => {{
-            $program.load(function, btf).map_err(reason)?;
-            let link = $program.attach().map_err(reason)?;
-            Ok(Box::new($program.take_link(link).map_err(reason)?))
+            $program.load(function, btf).map_err(|error| reason(&error))?;
+            let link = $program.attach().map_err(|error| reason(&error))?;
+            Ok(Box::new($program.take_link(link).map_err(|error| reason(&error))?))
         }};
     }
     match program {
@@ -66,8 +66,8 @@ fn traced(program: &mut Program, function: &str, btf: &Btf) -> Result<Box<dyn An
 }
 
 /// The error with its causes; of a program that the verifier refused, the line in which it says why.
-fn reason(error: ProgramError) -> String {
-    if let ProgramError::LoadError { io_error, verifier_log } = &error {
+fn reason(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
         let line = log.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_statistics(line));
         return match line {
@@ -75,7 +75,7 @@ fn reason(error: ProgramError) -> String {
             None => format!("the kernel refused the program: {io_error}"),
         };
     }
-    chain(&error)
+    chain(error)
 }
 
 /// What the verifier adds at the end of its log, whatever happened.

@@ -149,7 +149,7 @@ impl Btf {
             bits = bits.checked_add(member.bits)?;
             id = member.of_type;
         }
-        (bits % 8 == 0).then_some(Field { offset: bits / 8, size: self.size(id)? })
+        bits.is_multiple_of(8).then_some(Field { offset: bits / 8, size: self.size(id)? })
     }
 
     /// Whether enum `of` has a value of that name.
@@ -253,8 +253,15 @@ fn extra_len(record: Record) -> Option<usize> {
         kind::ARRAY => 12,
         kind::STRUCT | kind::UNION | kind::DATASEC | kind::ENUM64 => 12 * count,
         kind::ENUM | kind::FUNC_PROTO => 8 * count,
-        kind::PTR | kind::FWD | kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT => 0,
-        kind::FUNC | kind::FLOAT | kind::TYPE_TAG => 0,
+        kind::PTR
+        | kind::FWD
+        | kind::TYPEDEF
+        | kind::VOLATILE
+        | kind::CONST
+        | kind::RESTRICT
+        | kind::FUNC
+        | kind::FLOAT
+        | kind::TYPE_TAG => 0,
         _ => return None,
     })
 }
