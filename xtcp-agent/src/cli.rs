@@ -195,6 +195,10 @@ mod tests {
             read: &|_| Ok(text.clone()),
         };
         let invocation = parse_from(vec!["xtcp2-agent".into()], &around).ok().unwrap();
-        assert_eq!(invocation.config().unwrap(), Config::defaults().unwrap());
+        let mut config = invocation.config().unwrap();
+        // Whoever writes the default sink down asks for it.
+        assert!(!config.events.by_default);
+        config.events.by_default = true;
+        assert_eq!(config, Config::defaults().unwrap());
     }
 }

@@ -27,7 +27,7 @@ pub use output::{Envelope, Events, Records};
 pub use poll::{Lookup, Poll};
 pub use sample::default_file_text;
 pub use service::{Identity, Listen, Log, Program};
-pub use value::{EbpfMode, EventsMarshal, LogFormat, NetnsPattern, OwnConnections, format_bytes};
+pub use value::{EbpfMode, LogFormat, OwnConnections, format_bytes};
 
 /// File that is read when `--config` names none.
 pub const DEFAULT_FILE: &str = "/etc/xtcp2-agent/xtcp2-agent.toml";
@@ -121,6 +121,7 @@ pub fn resolve(flags: Option<&ArgMatches>, around: &Surroundings<'_>) -> Resolve
         }
     };
     if let Some(config) = &mut config {
+        config.events.by_default = !given.contains_key("events");
         rule::adapt(config, |key| given.contains_key(key) || errors.iter().any(|error| error.key == key));
         for broken in rule::broken(config) {
             if errors.iter().any(|error| broken.keys.contains(&error.key.as_str())) {

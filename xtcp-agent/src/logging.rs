@@ -23,10 +23,15 @@ pub enum LoggingError {
     Install(#[from] TryInitError),
 }
 
+/// The directives of the user, and before them those of modules that say by themselves what a library would shout.
+fn directives(level: &str) -> String {
+    format!("{},{level}", crate::event_sink::LOG_DIRECTIVE)
+}
+
 /// Installs the logger of this process. To be called once, before the first thread that logs.
 pub fn init(log: &Log) -> Result<(), LoggingError> {
     let filter = EnvFilter::builder()
-        .parse(&log.level)
+        .parse(directives(&log.level))
         .map_err(|source| LoggingError::Filter { level: log.level.clone(), source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {

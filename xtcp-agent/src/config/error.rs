@@ -55,6 +55,23 @@ impl fmt::Display for DisplayValue<'_> {
     }
 }
 
+impl ConfigError {
+    /// A fault of one setting. What stands before an `@` in its value is a password, and is not told.
+    pub(super) fn new(key: &str, value: Option<&str>, from: Source, problem: String) -> Self {
+        Self { key: key.to_owned(), value: value.map(without_credentials), from, problem }
+    }
+}
+
+fn without_credentials(value: &str) -> String {
+    match value.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before.split_once(':').map(|(scheme, _)| format!("{scheme}:")).unwrap_or_default();
+            format!("{scheme}***@{host}")
+        }
+        None => value.to_owned(),
+    }
+}
+
 /// Every fault of the settings; never empty where it is an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
@@ -124,6 +141,12 @@ mod tests {
     fn only_what_is_near_is_suggested() {
         assert_eq!(nearest("timout", ["topic", "timeout", "tag"]), Some("timeout"));
         assert_eq!(nearest("zzzz", ["topic", "timeout", "tag"]), None);
+    }
+
+    #[test]
+    fn a_password_in_a_value_is_not_told() {
+        let error = ConfigError::new("events", Some("nats:u:secret@h"), Source::Flag, String::new());
+        assert_eq!(error.value.as_deref(), Some("nats:***@h"));
     }
 
     #[test]

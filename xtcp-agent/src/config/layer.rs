@@ -190,12 +190,8 @@ fn read_file(
 /// Whether every word of an option is valid; what is not is added to the errors.
 fn check(key: &Key, given: &Given, errors: &mut Vec<ConfigError>) -> bool {
     let before = errors.len();
-    let error = |value: Option<&str>, problem: String| ConfigError {
-        key: key.long.clone(),
-        value: value.map(str::to_owned),
-        from: given.source.clone(),
-        problem,
-    };
+    let error =
+        |value: Option<&str>, problem| ConfigError::new(&key.long, value, given.source.clone(), problem);
     if given.values.is_empty() && !key.arg.get_default_values().is_empty() {
         errors.push(error(None, "an empty list; leave the key out for the default".to_owned()));
     }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, value_parser};
 
-use super::value::{NetnsPattern, OwnConnections, duration};
+use super::value::{OwnConnections, duration};
 
 /// How network namespaces are found and entered.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -30,20 +31,14 @@ pub struct Netns {
     pub reconcile_frequency: Duration,
 
     /// Only these namespaces: a name in which * and ? are wild, or an inode; repeatable. None given: all.
-    #[arg(id = "netns-include", long = "netns-include", value_name = "NAME|INODE", value_delimiter = ',')]
-    pub include: Vec<NetnsPattern>,
+    #[arg(id = "netns-include", long = "netns-include", value_name = "NAME|INODE", value_delimiter = ',',
+          value_parser = NonEmptyStringValueParser::new())]
+    pub include: Vec<String>,
 
     /// Not these namespaces, also where --netns-include names them; repeatable.
-    #[arg(id = "netns-exclude", long = "netns-exclude", value_name = "NAME|INODE", value_delimiter = ',')]
-    pub exclude: Vec<NetnsPattern>,
-}
-
-impl Netns {
-    /// Whether the filters let pass the namespace of this name and inode.
-    pub fn selects(&self, name: &str, inode: u32) -> bool {
-        let any = |patterns: &[NetnsPattern]| patterns.iter().any(|p| p.matches(name, inode));
-        (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
-    }
+    #[arg(id = "netns-exclude", long = "netns-exclude", value_name = "NAME|INODE", value_delimiter = ',',
+          value_parser = NonEmptyStringValueParser::new())]
+    pub exclude: Vec<String>,
 }
 
 fn default_workers() -> u8 {

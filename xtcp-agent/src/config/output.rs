@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 
-use super::value::{EventsMarshal, bytes, duration};
+use super::value::{bytes, duration, events_marshal};
+use crate::event_sink::{self, Marshal, SinkAddress};
 
 /// Where records go and as what.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -59,19 +60,24 @@ pub struct Events {
         long = "events",
         value_name = "SINK",
         default_value = "nats:127.0.0.1:4222",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = event_sink::parse
     )]
-    pub sinks: Vec<String>,
+    pub sinks: Vec<SinkAddress>,
+
+    /// Whether `sinks` is the default, which nobody asked for.
+    #[arg(skip)]
+    pub by_default: bool,
 
     /// Format of a change event.
     #[arg(
         id = "events-marshal",
         long = "events-marshal",
-        value_enum,
         value_name = "FORMAT",
-        default_value = "protobuf"
+        default_value = "protobuf",
+        value_parser = events_marshal()
     )]
-    pub marshal: EventsMarshal,
+    pub marshal: Marshal,
 
     /// Change events that may wait for each sink: 1 to 16777216. What comes when it is full is dropped and counted.
     #[arg(id = "events-queue", long = "events-queue", value_name = "EVENTS", default_value = "65536",

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, value_parser};
+use xtcp_inet_diag::state::States;
 
-use super::value::duration;
+use super::value::{duration, states};
 
 /// When every namespace is asked, and for what.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -28,6 +29,23 @@ pub struct Poll {
     /// So that the agents of many hosts do not all poll, and send, in the same moment.
     #[arg(long, value_name = "PERCENT", default_value = "10", value_parser = value_parser!(u8).range(0..=50))]
     pub jitter_pct: u8,
+
+    /// Sockets in these states, in the words of ss; repeatable. Default: all but time-wait, bound-inactive.
+    ///
+    /// Words: established, syn-sent, syn-recv, fin-wait-1, fin-wait-2, time-wait, closed, close-wait, last-ack, listening,
+    /// closing, bound-inactive; and all, connected, synchronized, bucket, big. What is left out here is left out of
+    /// events too.
+    #[arg(long, value_name = "STATES", value_delimiter = ',', default_values_t = [States::DEFAULT],
+        hide_default_value = true,
+          value_parser = states)]
+    states: Vec<States>,
+}
+
+impl Poll {
+    /// The states that are wanted, never none.
+    pub fn states(&self) -> States {
+        self.states.iter().fold(States::NONE, |all, one| all | *one)
+    }
 }
 
 /// Targeted requests: what a kernel event leads to.

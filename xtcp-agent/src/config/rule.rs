@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Config;
+use crate::event_sink::SinkAddress;
 
 /// One broken rule.
 pub(super) struct Broken {
@@ -39,8 +40,15 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
         format!("metrics on {prom} and gRPC on {grpc} cannot share a port")
     });
     let sinks = &config.events.sinks;
-    rule(sinks.len() == 1 || !sinks.iter().any(|sink| sink == "off"), &["events"], &|| {
+    rule(sinks.len() == 1 || !sinks.contains(&SinkAddress::Off), &["events"], &|| {
         "off goes with no other sink".to_owned()
+    });
+    let twice = sinks
+        .iter()
+        .enumerate()
+        .find(|(at, sink)| sinks.iter().take(*at).any(|other| other.to_string() == sink.to_string()));
+    rule(twice.is_none(), &["events"], &|| {
+        format!("{} is given twice", twice.map(|(_, sink)| sink.to_string()).unwrap_or_default())
     });
     let both: Vec<String> = config
         .sockets

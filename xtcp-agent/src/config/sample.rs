@@ -34,6 +34,7 @@ pub fn default_file_text() -> String {
             .map(|value| literal(&value.to_string_lossy()))
             .collect();
         let _ = match (key.repeatable, words.as_slice()) {
+            (true, _) if hidden => writeln!(text, "#{} = []", key.long),
             (true, words) => writeln!(text, "{} = [{}]", key.long, words.join(", ")),
             (false, [word]) => writeln!(text, "{} = {word}", key.long),
             (false, _) => writeln!(text, "#{} = \"\"", key.long),

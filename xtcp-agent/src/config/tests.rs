@@ -53,7 +53,9 @@ fn no_settings_give_the_defaults_that_users_know() {
     assert_eq!((config.records.dest.as_str(), config.records.topic.as_str()), ("null", "xtcp"));
     assert_eq!((config.envelope.flush_rows, config.envelope.flush_bytes), (10_000, 768 << 10));
     assert_eq!(config.ebpf.ring_bytes, 8 << 20);
-    assert_eq!(config.events.sinks, ["nats:127.0.0.1:4222"]);
+    assert_eq!(config.events.sinks, [crate::event_sink::parse("nats:127.0.0.1:4222").unwrap()]);
+    assert!(config.events.by_default);
+    assert_eq!(config.poll.states(), xtcp_inet_diag::state::States::DEFAULT);
     assert!(!config.identity.hostname.is_empty());
 }
 
@@ -88,6 +90,21 @@ fn a_list_replaces_the_weaker_layers_list() {
     let flags = ["--include-port", "5", "--include-port", "6,7"];
     assert_eq!(config(&flags, &[], file).sockets.include_ports, [5, 6, 7]);
     assert_eq!(config(&[], &[], file).netns.dirs, [Path::new("/a")]);
+}
+
+#[test]
+fn states_are_put_together_from_words_lists_and_arrays() {
+    let listed =
+        config(&["--states", "listening,established", "--states", "bucket"], &[], None).poll.states();
+    let array = config(&[], &[], Some("states = ['listening', 'established', 'bucket']")).poll.states();
+    let line = config(&[], &[], Some("states = 'listening,established,bucket'")).poll.states();
+    assert_eq!((listed, array), (line, line));
+    assert_eq!(config(&["--states", "all"], &[], None).poll.states(), xtcp_inet_diag::state::States::ALL);
+    let error = &errors(&["--states", "open,all"], &[], None)[0];
+    assert!(
+        error.starts_with("command line: states = \"open\": unknown TCP state 'open'; known are"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -184,6 +201,7 @@ fn settings_that_contradict_each_other_are_errors() {
         &["--prom-listen", "127.0.0.1:8889"][..],
         &["--prom-listen", ":8889"],
         &["--events", "off", "--events", "stdout:"],
+        &["--events", "nats:h", "--events", "nats:h:4222"],
         &["--include-port", "1", "--exclude-port", "1"],
     ] {
         assert_eq!(errors(args, &[], None).len(), 1, "{args:?}");

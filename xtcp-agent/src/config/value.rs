@@ -5,7 +5,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use tracing_subscriber::EnvFilter;
+use xtcp_inet_diag::state::States;
+
+use crate::event_sink::Marshal;
 
 /// A duration in words such as `10s`, `1m 30s` or `500us`, from `min` to `max`.
 pub(super) fn duration(
@@ -146,15 +150,6 @@ pub enum OwnConnections {
     Include,
 }
 
-/// How change events are written.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventsMarshal {
-    /// One `xtcp_event.v1.Event` a message
-    Protobuf,
-    /// One proto3-JSON object a message
-    Jsonl,
-}
-
 /// How log lines are written to standard error.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -164,97 +159,38 @@ pub enum LogFormat {
     Json,
 }
 
-/// Which namespaces a filter means: by a glob over the name, or by inode.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NetnsPattern {
-    /// `*` stands for any characters, `?` for one.
-    Name(String),
-    /// Inode of the namespace in nsfs.
-    Inode(u32),
-}
-
-impl NetnsPattern {
-    /// Whether the namespace of this name and inode is meant.
-    pub fn matches(&self, name: &str, inode: u32) -> bool {
-        match self {
-            Self::Name(glob) => glob_matches(glob.as_bytes(), name.as_bytes()),
-            Self::Inode(wanted) => *wanted == inode,
-        }
+/// One or more TCP states, in the words of `ss`.
+pub(super) fn states(words: &str) -> Result<States, String> {
+    match States::parse(words) {
+        Ok(states) if states.is_empty() => Err("names no state".to_owned()),
+        Ok(states) => Ok(states),
+        Err(unknown) => Err(unknown.to_string()),
     }
 }
 
-impl FromStr for NetnsPattern {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Self, String> {
-        let word = word.trim();
-        let digits = word.strip_prefix("netns:[").and_then(|w| w.strip_suffix(']')).unwrap_or(word);
-        if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
-            return digits
-                .parse()
-                .map(Self::Inode)
-                .map_err(|_| "inode out of range; accepted: an inode from 0 to 4294967295".to_owned());
-        }
-        if word.is_empty() {
-            return Err("empty; accepted: a name with * and ?, or an inode".to_owned());
-        }
-        Ok(Self::Name(word.to_owned()))
-    }
-}
-
-/// Linear in `text` for one star; a later star takes the place of an earlier one, so it never explodes.
-fn glob_matches(glob: &[u8], text: &[u8]) -> bool {
-    let (mut g, mut t) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while let Some(&byte) = text.get(t) {
-        match glob.get(g) {
-            Some(b'*') => {
-                star = Some((g, t));
-                g += 1;
-            }
-            Some(&wanted) if wanted == b'?' || wanted == byte => {
-                g += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((star_g, star_t)) => {
-                    star = Some((star_g, star_t + 1));
-                    g = star_g + 1;
-                    t = star_t + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    glob.get(g..).unwrap_or_default().iter().all(|&b| b == b'*')
+/// How change events are written.
+pub(super) fn events_marshal() -> impl TypedValueParser<Value = Marshal> {
+    PossibleValuesParser::new([
+        PossibleValue::new("protobuf").help("One xtcp_event.v1.Event a message"),
+        PossibleValue::new("jsonl").help("One proto3-JSON object a message"),
+    ])
+    .try_map(|word| word.parse::<Marshal>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use xtcp_inet_diag::state::State;
 
     #[test]
-    fn a_glob_matches_as_a_shell_would() {
-        for (glob, name, expected) in [
-            ("web-*", "web-1", true),
-            ("web-*", "we-1", false),
-            ("*", "", true),
-            ("?", "", false),
-            ("a*b*c", "aXbYbZc", true),
-            ("a*b*c", "aXbYbZ", false),
-            ("n?t", "net", true),
-        ] {
-            assert_eq!(glob_matches(glob.as_bytes(), name.as_bytes()), expected, "{glob} on {name}");
-        }
-    }
-
-    #[test]
-    fn a_number_is_an_inode_and_anything_else_a_name() {
-        assert_eq!("4026531840".parse(), Ok(NetnsPattern::Inode(4_026_531_840)));
-        assert_eq!("netns:[12]".parse(), Ok(NetnsPattern::Inode(12)));
-        assert_eq!("12x".parse(), Ok(NetnsPattern::Name("12x".to_owned())));
-        assert!("99999999999".parse::<NetnsPattern>().is_err());
+    fn states_are_sets_of_the_words_of_ss() {
+        assert_eq!(
+            states("listening,established"),
+            Ok(States::from(State::Listen) | State::Established.into())
+        );
+        assert!(states("listn").unwrap_err().contains("known are established"));
+        assert!(states(" ").is_err());
     }
 
     #[test]
@@ -294,19 +230,11 @@ mod tests {
         }
 
         #[test]
-        fn every_text_matches_itself_and_a_star(text in "[a-z-]{0,20}", cut in 0usize..20) {
-            prop_assert!(glob_matches(text.as_bytes(), text.as_bytes()));
-            let cut = cut.min(text.len());
-            let glob = format!("{}*{}", &text[..cut], &text[cut..]);
-            prop_assert!(glob_matches(glob.as_bytes(), text.as_bytes()));
-        }
-
-        #[test]
         fn no_word_makes_a_parser_panic(word: String) {
             let _ = duration(Duration::ZERO, Duration::from_secs(1))(&word);
             let _ = bytes(0, 10)(&word);
             let _ = listen(&word);
-            let _ = word.parse::<NetnsPattern>();
+            let _ = states(&word);
         }
     }
 }
