@@ -1,0 +1,20 @@
+//! What a real kernel sent decodes to what the sockets were, survives any damage, and agrees with an
+//! independent decoder.
+//!
+//! The bytes are in `fixtures/inet_diag/linux-6.18`; its README says which sockets there were.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that panics is a test that fails"
+)]
+
+#[path = "kernel_bytes/damage.rs"]
+mod damage;
+#[path = "kernel_bytes/differential.rs"]
+mod differential;
+#[path = "kernel_bytes/facts.rs"]
+mod facts;
+#[path = "kernel_bytes/fixtures.rs"]
+mod fixtures;
