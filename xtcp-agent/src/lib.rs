@@ -3,6 +3,7 @@
 
 pub mod change_event;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod connections;
 pub mod ebpf;

@@ -1,0 +1,396 @@
+//! Which network namespaces exist. Pure: no I/O, no clock; what is true now is concluded from what is told.
+//!
+//! Kernel events, looks at the host, visits and handles arrive in any order and may be old when they do. Each comes
+//! with the time at which it was true (`CLOCK_MONOTONIC` nanoseconds), and the dead are remembered for a
+//! minute: so a look that began before a death does not raise the dead, and one that began before a birth does
+//! not kill the newborn. The same inode with another cookie is another namespace: the old one died unseen.
+
+mod entry;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use entry::Entry;
+use entry::{Sight, display_name};
+
+use super::filter::NetnsFilter;
+use super::{NetnsId, Snapshot, Target, Thread};
+
+/// How long the dead are remembered, nanoseconds: longer than any look at the host or visit takes.
+const REMEMBER_NS: u64 = 60_000_000_000;
+
+/// How a beginning or an end became known; the same as the event's `NetnsSource`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// An eBPF program on the kernel function that creates or destroys namespaces.
+    KernelFunction,
+    /// An eBPF program on fork or unshare.
+    Process,
+    /// An eBPF program on the kernel's clean-up work, and asking for each.
+    Cleanup,
+    /// Comparison with mounts, processes and handles.
+    Reconcile,
+    /// A socket event from a namespace that nothing had announced.
+    Socket,
+    /// An entry found another namespace than expected.
+    Entry,
+}
+
+/// Who was first inside a new namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Creator {
+    /// The thread, in the initial pid namespace.
+    pub thread: Thread,
+    /// Its command name.
+    pub comm: String,
+}
+
+/// A namespace, and what people call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Netns {
+    /// Who.
+    pub id: NetnsId,
+    /// `default`, the base name of a mount, or `netns:[inode]`.
+    pub name: Arc<str>,
+}
+
+/// What changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A namespace was created after the agent's start, or first noticed after it.
+    Created {
+        /// Which.
+        netns: Netns,
+        /// When: of the creation where an event told, else of the first sight. `CLOCK_MONOTONIC` nanoseconds.
+        at_ktime_ns: u64,
+        /// How this is known.
+        source: Source,
+        /// By whom.
+        creator: Option<Creator>,
+    },
+    /// A namespace is gone.
+    Destroyed {
+        /// Which.
+        netns: Netns,
+        /// When: of the destruction where an event told, else of the conclusion. `CLOCK_MONOTONIC` nanoseconds.
+        at_ktime_ns: u64,
+        /// How this is known.
+        source: Source,
+        /// Nanoseconds since its creation, where that was seen.
+        lifetime_ns: Option<u64>,
+    },
+    /// People call it otherwise now.
+    Renamed {
+        /// Which, with its new name.
+        netns: Netns,
+        /// Its name until now.
+        was: Arc<str>,
+    },
+}
+
+/// Things that went otherwise than told, counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// What was told of a namespace that is already dead, and told nothing new.
+    pub stale: u64,
+    /// Namespaces whose inode came back under another cookie before their end was told.
+    pub replaced: u64,
+    /// Namespaces given up because no look found a trace of them; not known to be dead.
+    pub given_up: u64,
+    /// Ends of namespaces that were never known to exist.
+    pub unknown_ends: u64,
+    /// Creations told after the end.
+    pub late_creations: u64,
+}
+
+/// Every known namespace.
+#[derive(Debug)]
+pub struct Registry {
+    entries: HashMap<u32, Entry>,
+    /// Cookie of a dead namespace → a time until which it lived.
+    dead_cookies: HashMap<u64, u64>,
+    /// Inode → a time until which somebody lived under it who is dead.
+    dead_inodes: HashMap<u32, u64>,
+    /// A first full look has been taken: whoever comes from now on is new.
+    started: bool,
+    patience: u32,
+    counts: Counts,
+}
+
+impl Registry {
+    /// A registry that knows the agent's own namespace. A namespace without a trace in `patience` full looks one
+    /// after the other (at least 1) is given up: 2 where nothing tells of ends, more where a hook does and only a
+    /// lost event can lead there.
+    pub fn new(own: NetnsId, patience: u32) -> Self {
+        let mut entry = Entry::new(own, Sight::at(0), None, None);
+        entry.own = true;
+        entry.announced = true;
+        entry.rename();
+        Self {
+            entries: HashMap::from([(own.inode, entry)]),
+            dead_cookies: HashMap::new(),
+            dead_inodes: HashMap::new(),
+            started: false,
+            patience: patience.max(1),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The kernel told of a creation.
+    pub fn created(
+        &mut self,
+        id: NetnsId,
+        at_ktime_ns: u64,
+        source: Source,
+        creator: Option<Creator>,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if let Some(entry) = self.entries.get_mut(&id.inode) {
+            if entry.own {
+                self.counts.stale += 1;
+                return changes;
+            }
+            if entry.is_born_by(id, at_ktime_ns) {
+                entry.learn(id, at_ktime_ns);
+                entry.created_ktime_ns.get_or_insert(at_ktime_ns);
+                entry.add_creator(creator.as_ref());
+                if !entry.announced {
+                    entry.announced = true;
+                    changes.push(entry.to_created(at_ktime_ns, source, creator));
+                }
+                return changes;
+            }
+        }
+        if self.is_dead(id, at_ktime_ns) || self.is_older_than_entry(id.inode, at_ktime_ns) {
+            self.counts.late_creations += 1;
+            let name = display_name(id.inode);
+            changes.push(Change::Created { netns: Netns { id, name }, at_ktime_ns, source, creator });
+            return changes;
+        }
+        changes.extend(self.replace(id.inode, at_ktime_ns, source));
+        let mut entry = Entry::new(id, Sight::at(at_ktime_ns), Some(source), creator.as_ref());
+        entry.created_ktime_ns = Some(at_ktime_ns);
+        entry.announced = true;
+        changes.push(entry.to_created(at_ktime_ns, source, creator));
+        self.entries.insert(id.inode, entry);
+        changes
+    }
+
+    /// The kernel told of an end.
+    pub fn destroyed(&mut self, id: NetnsId, at_ktime_ns: u64, source: Source) -> Vec<Change> {
+        let known = self.entries.get(&id.inode).filter(|e| e.dies_by(id, at_ktime_ns)).map(|e| e.own);
+        if known == Some(true) || (known.is_none() && self.is_dead(id, at_ktime_ns)) {
+            self.counts.stale += 1;
+            return Vec::new();
+        }
+        self.bury(id, at_ktime_ns);
+        if known.is_some() {
+            return self.remove(id.inode, at_ktime_ns, source).into_iter().collect();
+        }
+        self.counts.unknown_ends += 1;
+        let netns = Netns { id, name: display_name(id.inode) };
+        vec![Change::Destroyed { netns, at_ktime_ns, source, lifetime_ns: None }]
+    }
+
+    /// A socket event came from this namespace, so it was alive. Cheap: called for every event.
+    pub fn seen(&mut self, id: NetnsId, at_ktime_ns: u64) -> Vec<Change> {
+        self.alive_at(id, Sight::at(at_ktime_ns), Source::Socket, |_| ())
+    }
+
+    /// An entry found this namespace. `before_ktime_ns` is when the entry began: until then at least it lived.
+    pub fn verified(&mut self, id: NetnsId, before_ktime_ns: u64) -> Vec<Change> {
+        self.alive_at(id, Sight::at(before_ktime_ns), Source::Entry, |_| ())
+    }
+
+    /// An entry that expected one namespace found another: the doors of the first are worth nothing until the next
+    /// look, and with equal inodes it is dead.
+    pub fn mismatched(&mut self, expected: NetnsId, found: NetnsId, before_ktime_ns: u64) -> Vec<Change> {
+        self.gone(expected);
+        self.verified(found, before_ktime_ns)
+    }
+
+    /// Every door of this namespace is gone. Says nothing of its life: ask its handle, or wait for the next looks.
+    pub fn gone(&mut self, id: NetnsId) {
+        if let Some(entry) = self.entries.get_mut(&id.inode)
+            && entry.id.matches(id)
+            && !entry.own
+        {
+            entry.forget_doors();
+        }
+    }
+
+    /// A handle told whether a namespace lives. `at_ktime_ns` is when it was asked.
+    pub fn liveness(&mut self, id: NetnsId, alive: bool, at_ktime_ns: u64, source: Source) -> Option<Change> {
+        let entry = self.entries.get_mut(&id.inode)?;
+        if entry.id != id || entry.own {
+            return None;
+        }
+        if alive {
+            entry.learn(id, at_ktime_ns);
+            entry.touch(at_ktime_ns);
+            return None;
+        }
+        let alive_ktime_ns = entry.alive_ktime_ns;
+        self.bury(id, alive_ktime_ns);
+        self.remove(id.inode, at_ktime_ns, source)
+    }
+
+    /// Takes in a look at the host. A full one (with threads) makes those count a miss that it found no trace of.
+    /// The first full one only makes known who was there before the agent: nobody in it is new.
+    pub fn apply(&mut self, snapshot: &Snapshot) -> Vec<Change> {
+        let mut found: BTreeMap<u32, (Vec<PathBuf>, Vec<Thread>)> = BTreeMap::new();
+        for mount in &snapshot.mounts {
+            found.entry(mount.inode).or_default().0.push(mount.path.clone());
+        }
+        for (inode, thread) in snapshot.threads.iter().flatten() {
+            found.entry(*inode).or_default().1.push(*thread);
+        }
+        let full = snapshot.threads.is_some();
+        let mut changes = Vec::new();
+        let lost = self.miss(snapshot, &found, &mut changes);
+        for inode in lost {
+            self.counts.given_up += 1;
+            changes.extend(self.remove(inode, snapshot.ended_ktime_ns, Source::Reconcile));
+        }
+        let sight = Sight { from: snapshot.began_ktime_ns, by: snapshot.ended_ktime_ns };
+        for (inode, (mounts, threads)) in found {
+            let id = NetnsId { inode, cookie: 0 };
+            let mut renamed = None;
+            let created = self.alive_at(id, sight, Source::Reconcile, |entry| {
+                renamed = entry.set_doors(mounts, full.then_some(threads));
+            });
+            let is_new = !created.is_empty();
+            changes.extend(created);
+            changes.extend(renamed.filter(|_| !is_new && self.started));
+        }
+        self.started |= full;
+        let horizon = snapshot.began_ktime_ns.saturating_sub(REMEMBER_NS);
+        self.dead_cookies.retain(|_, at| *at >= horizon);
+        self.dead_inodes.retain(|_, at| *at >= horizon);
+        changes
+    }
+
+    /// Takes the doors of those that a look did not find, and returns who exhausted all patience.
+    fn miss<T>(
+        &mut self,
+        snapshot: &Snapshot,
+        found: &BTreeMap<u32, T>,
+        changes: &mut Vec<Change>,
+    ) -> Vec<u32> {
+        let began = snapshot.began_ktime_ns;
+        let full = snapshot.threads.is_some();
+        let mut lost = Vec::new();
+        let known_before = self.entries.values_mut().filter(|entry| entry.sight.by < began);
+        for entry in known_before.filter(|entry| !found.contains_key(&entry.id.inode)) {
+            changes.extend(entry.set_doors(Vec::new(), full.then(Vec::new)));
+            if full && !entry.own && entry.alive_ktime_ns < began {
+                entry.misses += 1;
+                if entry.misses >= self.patience {
+                    lost.push(entry.id.inode);
+                }
+            }
+        }
+        lost
+    }
+
+    /// Namespaces of which the last full look found no trace: those to ask handles for, before the next look.
+    pub fn untraced(&self) -> impl Iterator<Item = NetnsId> {
+        self.entries.values().filter(|e| e.misses > 0).map(|e| e.id)
+    }
+
+    /// The living namespace with this inode.
+    pub fn get(&self, inode: u32) -> Option<&Entry> {
+        self.entries.get(&inode)
+    }
+
+    /// Where to find the living namespace with this inode.
+    pub fn target(&self, inode: u32) -> Option<Target> {
+        self.get(inode).map(Entry::target)
+    }
+
+    /// Every known namespace, in no order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// Inodes of the known namespaces that a filter leaves out.
+    pub fn excluded(&self, filter: &NetnsFilter) -> impl Iterator<Item = u32> {
+        self.iter().filter(|e| !filter.matches(&e.name, e.id.inode)).map(|e| e.id.inode)
+    }
+
+    /// What went otherwise than told.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// A namespace was alive. `visit` is called with its entry, before it is announced if it is new.
+    fn alive_at(
+        &mut self,
+        id: NetnsId,
+        sight: Sight,
+        source: Source,
+        visit: impl FnOnce(&mut Entry),
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if id.inode == 0 {
+            return changes;
+        }
+        if let Some(entry) = self.entries.get_mut(&id.inode)
+            && entry.id.matches(id)
+        {
+            entry.learn(id, sight.from);
+            entry.touch(sight.from);
+            visit(entry);
+            return changes;
+        }
+        if self.is_dead(id, sight.from) || self.is_older_than_entry(id.inode, sight.by) {
+            self.counts.stale += 1;
+            return changes;
+        }
+        changes.extend(self.replace(id.inode, sight.from, source));
+        let mut entry = Entry::new(id, sight, self.started.then_some(source), None);
+        visit(&mut entry);
+        if self.started {
+            entry.announced = true;
+            changes.push(entry.to_created(sight.from, source, None));
+        }
+        self.entries.insert(id.inode, entry);
+        changes
+    }
+
+    /// Whether what lived at this time under this inode, and is not the entry, must be a predecessor of the entry.
+    fn is_older_than_entry(&self, inode: u32, ktime_ns: u64) -> bool {
+        self.entries.get(&inode).is_some_and(|entry| entry.own || ktime_ns < entry.identified_ktime_ns)
+    }
+
+    /// Whether a namespace that lived at this time is known to be dead: it is itself, or a later one with its inode.
+    fn is_dead(&self, id: NetnsId, alive_ktime_ns: u64) -> bool {
+        (id.cookie != 0 && self.dead_cookies.contains_key(&id.cookie))
+            || self.dead_inodes.get(&id.inode).is_some_and(|died| *died >= alive_ktime_ns)
+    }
+
+    /// Its inode belongs to somebody else at this time.
+    fn replace(&mut self, inode: u32, at_ktime_ns: u64, source: Source) -> Option<Change> {
+        let entry = self.entries.get(&inode)?;
+        let (id, alive_ktime_ns) = (entry.id, entry.alive_ktime_ns);
+        self.counts.replaced += 1;
+        self.bury(id, alive_ktime_ns);
+        self.remove(inode, at_ktime_ns.saturating_sub(1), source)
+    }
+
+    fn remove(&mut self, inode: u32, at_ktime_ns: u64, source: Source) -> Option<Change> {
+        let entry = self.entries.remove(&inode)?;
+        let lifetime_ns = entry.created_ktime_ns.map(|born| at_ktime_ns.saturating_sub(born));
+        Some(Change::Destroyed { netns: entry.netns(), at_ktime_ns, source, lifetime_ns })
+    }
+
+    /// Remembers a death: certainly nobody who lived under this inode until `alive_ktime_ns` lives any more.
+    fn bury(&mut self, id: NetnsId, alive_ktime_ns: u64) {
+        if id.cookie != 0 {
+            self.dead_cookies.insert(id.cookie, alive_ktime_ns);
+        }
+        let died = self.dead_inodes.entry(id.inode).or_default();
+        *died = (*died).max(alive_ktime_ns);
+    }
+}

@@ -1,0 +1,180 @@
+//! One known namespace.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Change, Creator, Netns, Source};
+use crate::netns::{Door, NetnsId, Target, Thread};
+
+/// Threads kept as doors; the first that still exists is used.
+const MAX_THREADS: usize = 4;
+
+/// When a namespace was first seen alive: at some time from `from` to `by`, `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sight {
+    pub(super) from: u64,
+    pub(super) by: u64,
+}
+
+impl Sight {
+    pub(super) fn at(ktime_ns: u64) -> Self {
+        Self { from: ktime_ns, by: ktime_ns }
+    }
+}
+
+/// A living namespace.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Who it is. Its cookie is 0 until an event or a visit told it.
+    pub id: NetnsId,
+    /// What people call it.
+    pub name: Arc<str>,
+    /// It is the agent's own.
+    pub own: bool,
+    /// When it was created, `CLOCK_MONOTONIC` nanoseconds; `None` when no event told.
+    pub created_ktime_ns: Option<u64>,
+    /// How it became known; `None` when it existed before the agent.
+    pub source: Option<Source>,
+    /// Paths that lead to it.
+    pub mounts: Vec<PathBuf>,
+    /// Some threads in it.
+    pub threads: Vec<Thread>,
+    pub(super) announced: bool,
+    pub(super) sight: Sight,
+    pub(super) alive_ktime_ns: u64,
+    pub(super) misses: u32,
+    /// Latest time at which it was seen alive together with its cookie.
+    pub(super) identified_ktime_ns: u64,
+}
+
+impl Entry {
+    pub(super) fn new(id: NetnsId, sight: Sight, source: Option<Source>, creator: Option<&Creator>) -> Self {
+        let mut entry = Self {
+            id,
+            name: display_name(id.inode),
+            own: false,
+            created_ktime_ns: None,
+            source,
+            mounts: Vec::new(),
+            threads: Vec::new(),
+            announced: false,
+            sight,
+            alive_ktime_ns: sight.from,
+            misses: 0,
+            identified_ktime_ns: if id.cookie == 0 { 0 } else { sight.from },
+        };
+        entry.add_creator(creator);
+        entry
+    }
+
+    /// Who it is and its name.
+    pub fn netns(&self) -> Netns {
+        Netns { id: self.id, name: Arc::clone(&self.name) }
+    }
+
+    /// Where to find it: its handle, then mounts, then threads.
+    pub fn target(&self) -> Target {
+        if self.own {
+            return Target { id: self.id, doors: vec![Door::Own] };
+        }
+        let handle = (self.id.cookie != 0).then_some(Door::Handle);
+        let mounts = self.mounts.iter().cloned().map(Door::Mount);
+        let threads = self.threads.iter().copied().map(Door::Thread);
+        Target { id: self.id, doors: handle.into_iter().chain(mounts).chain(threads).collect() }
+    }
+
+    /// Whether a creation at this time is this namespace's own, told after it was found otherwise. By cookie where
+    /// both have one; else one that was first seen before the creation was another.
+    pub(super) fn is_born_by(&self, id: NetnsId, at_ktime_ns: u64) -> bool {
+        if id.cookie != 0 && self.id.cookie != 0 {
+            return self.id == id;
+        }
+        at_ktime_ns <= self.sight.by && self.created_ktime_ns.is_none_or(|born| born == at_ktime_ns)
+    }
+
+    pub(super) fn to_created(&self, at_ktime_ns: u64, source: Source, creator: Option<Creator>) -> Change {
+        Change::Created { netns: self.netns(), at_ktime_ns, source, creator }
+    }
+
+    /// Whether an end at this time is this namespace's: by cookie where both have one, else unless it was first
+    /// seen later.
+    pub(super) fn dies_by(&self, id: NetnsId, at_ktime_ns: u64) -> bool {
+        if id.cookie != 0 && self.id.cookie != 0 {
+            return self.id == id;
+        }
+        self.id.inode == id.inode && self.sight.from <= at_ktime_ns
+    }
+
+    /// Keeps the cookie of an id that is known to be this namespace's, alive at this time.
+    pub(super) fn learn(&mut self, id: NetnsId, ktime_ns: u64) {
+        if id.cookie != 0 {
+            self.id.cookie = id.cookie;
+            self.identified_ktime_ns = self.identified_ktime_ns.max(ktime_ns);
+        }
+    }
+
+    /// It was alive.
+    pub(super) fn touch(&mut self, at_ktime_ns: u64) {
+        if at_ktime_ns > self.alive_ktime_ns {
+            self.alive_ktime_ns = at_ktime_ns;
+            self.misses = 0;
+        }
+    }
+
+    /// Its creator is a door until the first look.
+    pub(super) fn add_creator(&mut self, creator: Option<&Creator>) {
+        if let Some(Creator { thread, .. }) = creator
+            && self.threads.is_empty()
+            && thread.pid != 0
+        {
+            self.threads.push(*thread);
+        }
+    }
+
+    pub(super) fn forget_doors(&mut self) {
+        self.mounts.clear();
+        self.threads.clear();
+    }
+
+    /// Doors as a look found them; `None` where it did not look for threads.
+    pub(super) fn set_doors(&mut self, mounts: Vec<PathBuf>, threads: Option<Vec<Thread>>) -> Option<Change> {
+        if let Some(mut threads) = threads {
+            threads.truncate(MAX_THREADS);
+            self.threads = threads;
+        }
+        self.mounts = mounts;
+        let was = Arc::clone(&self.name);
+        self.rename();
+        (was != self.name).then(|| Change::Renamed { netns: self.netns(), was })
+    }
+
+    /// Names it anew. A name that is still among its mounts stays.
+    pub(super) fn rename(&mut self) {
+        if self.own {
+            self.name = "default".into();
+            return;
+        }
+        let names: Vec<String> = self.mounts.iter().filter_map(|path| mount_name(path)).collect();
+        if names.iter().any(|name| **name == *self.name) {
+            return;
+        }
+        self.name = names.into_iter().next().map_or_else(|| display_name(self.id.inode), Arc::from);
+    }
+}
+
+/// The name of a namespace without a mount.
+pub(super) fn display_name(inode: u32) -> Arc<str> {
+    format!("netns:[{inode}]").into()
+}
+
+/// Base name of a mount, fit for a line of text: what is not UTF-8 is replaced, control characters are escaped.
+fn mount_name(path: &Path) -> Option<String> {
+    let name = String::from_utf8_lossy(path.file_name().map(OsStr::as_bytes)?);
+    let mut text = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
+    }
+    Some(text)
+}
