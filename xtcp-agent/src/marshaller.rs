@@ -1,0 +1,66 @@
+//! A batch becomes bytes, once. Owns the list of formats; never sees a destination.
+
+mod jsonl;
+mod protobuf_list;
+
+use crate::envelope::Batch;
+
+/// Why a batch did not become bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum MarshalError {
+    /// A row is not what it should be.
+    #[error("row {row} of {rows} is not a record: {source}")]
+    Row {
+        /// Number of the row in its batch, counted from 0.
+        row: usize,
+        /// Rows in the batch.
+        rows: usize,
+        /// What the decoder said.
+        source: prost::DecodeError,
+    },
+    /// A record does not become JSON.
+    #[error("row {row} of {rows} does not become JSON: {source}")]
+    Json {
+        /// Number of the row in its batch, counted from 0.
+        row: usize,
+        /// Rows in the batch.
+        rows: usize,
+        /// What the encoder said.
+        source: serde_json::Error,
+    },
+}
+
+/// A format.
+pub trait Marshaller: Send + Sync {
+    /// What `--marshal` calls it.
+    fn name(&self) -> &'static str;
+
+    /// Appends the batch to `out`, which holds rubbish behind its old end after an error.
+    fn marshal(&self, batch: &Batch, out: &mut Vec<u8>) -> Result<(), MarshalError>;
+}
+
+/// Every format, the default first.
+pub static FORMATS: [&dyn Marshaller; 2] = [&protobuf_list::ProtobufList, &jsonl::Jsonl];
+
+/// No such format exists.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown format {name:?}: the known ones are {}", known())]
+pub struct UnknownFormat {
+    /// What was asked for.
+    pub name: String,
+}
+
+/// The format that `--marshal` calls `name`.
+pub fn parse(name: &str) -> Result<&'static dyn Marshaller, UnknownFormat> {
+    FORMATS
+        .into_iter()
+        .find(|format| format.name() == name)
+        .ok_or_else(|| UnknownFormat { name: name.to_owned() })
+}
+
+fn known() -> String {
+    FORMATS.map(Marshaller::name).join(", ")
+}
+
+#[cfg(test)]
+mod tests;
