@@ -13,7 +13,7 @@ mod queue;
 mod stdout;
 mod subject;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

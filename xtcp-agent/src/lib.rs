@@ -11,6 +11,7 @@ pub mod ebpf;
 pub mod envelope;
 pub mod event;
 pub mod event_sink;
+pub mod grpc;
 pub mod logging;
 pub mod marshaller;
 pub mod metrics;

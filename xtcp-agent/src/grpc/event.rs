@@ -1,0 +1,108 @@
+//! `xtcp_event.v1.EventService`: change events live.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::{Grpc, NamedService, ServerStreamingService};
+use tonic::{Request, Response, Status};
+use xtcp_proto::event::v1::{EventKind, EventsRequest};
+
+use super::codec::FieldOne;
+use super::{MAX_REQUEST, Method, Shared, unimplemented};
+use crate::event_sink::{Filter, Kind, Subscription};
+
+/// How many events are taken from the queue at once.
+const AT_ONCE: usize = 256;
+
+type Events = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+
+/// The service.
+#[derive(Clone)]
+pub(super) struct EventService(pub(super) Shared);
+
+impl NamedService for EventService {
+    const NAME: &'static str = "xtcp_event.v1.EventService";
+}
+
+impl Service<http::Request<Body>> for EventService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let shared = self.0.clone();
+        match request.uri().path() {
+            "/xtcp_event.v1.EventService/Events" => Box::pin(async move {
+                let codec = FieldOne::<EventsRequest, Bytes>::default();
+                let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST);
+                Ok(grpc.server_streaming(EventStream(shared), request).await)
+            }),
+            _ => Box::pin(std::future::ready(Ok(unimplemented()))),
+        }
+    }
+}
+
+struct EventStream(Shared);
+
+impl ServerStreamingService<EventsRequest> for EventStream {
+    type Response = Bytes;
+    type ResponseStream = Events;
+    type Future = BoxFuture<Response<Events>, Status>;
+
+    fn call(&mut self, request: Request<EventsRequest>) -> Self::Future {
+        let shared = self.0.clone();
+        Box::pin(async move {
+            let filter = filter(request.into_inner())?;
+            let seat = shared.seat(Method::Events)?;
+            let counters = Arc::clone(&shared.services.event_counters);
+            let services = &shared.services;
+            let subscription =
+                Subscription::new(&services.events, services.event_bound, filter, Arc::clone(&counters));
+            let deliveries = stream::unfold(subscription, async |subscription| {
+                let delivery = subscription.take(AT_ONCE).await?;
+                let wanted: Vec<_> = delivery
+                    .wanted(subscription.filter())
+                    .map(|event| (event.meta.kind, event.protobuf()))
+                    .collect();
+                Some((stream::iter(wanted), subscription))
+            });
+            let events = deliveries.flatten().map(move |(kind, event)| {
+                counters.published.get(kind).inc();
+                Ok(event)
+            });
+            Ok(Response::new(seat.keep(events)))
+        })
+    }
+}
+
+fn filter(request: EventsRequest) -> Result<Filter, Status> {
+    let mut kinds = HashSet::new();
+    for number in request.kinds {
+        let kind = EventKind::try_from(number)
+            .ok()
+            .and_then(|wanted| Kind::ALL.into_iter().find(|kind| kind.proto() == wanted));
+        kinds.insert(
+            kind.ok_or_else(|| Status::invalid_argument(format!("kinds: {number} is not an event kind")))?,
+        );
+    }
+    if let Some(port) = request.ports.iter().find(|&&port| port == 0 || port > u32::from(u16::MAX)) {
+        return Err(Status::invalid_argument(format!("ports: {port} is not a port from 1 to 65535")));
+    }
+    Ok(Filter {
+        kinds,
+        netns_inodes: request.netns_inodes.into_iter().collect(),
+        netns_names: request.netns_names.into_iter().collect(),
+        ports: request.ports.into_iter().collect(),
+    })
+}
