@@ -57,6 +57,7 @@ enum Outcome {
     Malformed,
 }
 
+#[inline]
 fn store<'a, T: Decode<'a>>(slot: &mut Option<T>, payload: &'a [u8]) -> Outcome {
     match T::decode(payload) {
         Some(value) => {
@@ -79,6 +80,7 @@ macro_rules! attributes {
         }
 
         impl<$lifetime> Attributes<$lifetime> {
+            #[inline]
             fn put(&mut self, number: u16, payload: &$lifetime [u8]) -> Outcome {
                 match number {
                     $($number => store(&mut self.$field, payload),)*
@@ -208,29 +210,25 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
-/// What the bytes after a row's header held.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Walked<'a> {
-    pub(crate) attributes: Attributes<'a>,
-    pub(crate) unknown: Tally,
-    pub(crate) malformed: Tally,
-    pub(crate) damage: Option<AttributeError>,
-}
-
-/// Decodes all attributes. Of one that comes twice the last is kept, as the kernel's own parser does.
-pub(crate) fn walk(bytes: &[u8]) -> Walked<'_> {
-    let mut walked = Walked::default();
+/// Decodes all attributes into place; returns where a damaged length ended the walk. Of an attribute that
+/// comes twice the last is kept, as the kernel's own parser does.
+pub(crate) fn walk<'a>(
+    bytes: &'a [u8],
+    attributes: &mut Attributes<'a>,
+    unknown: &mut Tally,
+    malformed: &mut Tally,
+) -> Option<AttributeError> {
     for item in Walk::new(bytes) {
         match item {
-            Ok((number, payload)) => match walked.attributes.put(number, payload) {
+            Ok((number, payload)) => match attributes.put(number, payload) {
                 Outcome::Stored | Outcome::Padding => {}
-                Outcome::Unknown => walked.unknown.add(number),
-                Outcome::Malformed => walked.malformed.add(number),
+                Outcome::Unknown => unknown.add(number),
+                Outcome::Malformed => malformed.add(number),
             },
-            Err(error) => walked.damage = Some(error),
+            Err(error) => return Some(error),
         }
     }
-    walked
+    None
 }
 
 /// Implements [`Decode`] for a tuple struct of one integer.

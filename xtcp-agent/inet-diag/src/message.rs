@@ -103,12 +103,21 @@ impl fmt::Display for MessageError {
 impl core::error::Error for MessageError {}
 
 /// Decodes the payload of a [`crate::framing::Body::Data`] message of type 18 or 20.
+#[inline]
 pub fn decode(payload: &[u8]) -> Result<Decoded<'_>, MessageError> {
     let (Some(header), Some(rest)) = (Header::decode(payload), payload.get(ROW_LEN..)) else {
         return Err(MessageError::Truncated { available: payload.len() });
     };
-    let attr::Walked { attributes, unknown, malformed, damage } = attr::walk(rest);
-    Ok(Decoded { header, attributes, unknown, malformed, damage })
+    let mut decoded = Decoded {
+        header,
+        attributes: Attributes::default(),
+        unknown: Tally::default(),
+        malformed: Tally::default(),
+        damage: None,
+    };
+    let Decoded { header: _, attributes, unknown, malformed, damage } = &mut decoded;
+    *damage = attr::walk(rest, attributes, unknown, malformed);
+    Ok(decoded)
 }
 
 #[cfg(test)]

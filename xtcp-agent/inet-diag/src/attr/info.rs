@@ -37,9 +37,10 @@ macro_rules! tcp_info {
             $($(#[$doc])* pub $field: Option<$type>,)*
         }
 
-        impl Decode<'_> for TcpInfo {
-            fn decode(payload: &[u8]) -> Option<Self> {
-                Some(Self { $($field: <$type>::at(payload, $offset),)* })
+        impl TcpInfo {
+            #[inline]
+            fn read(payload: &[u8]) -> Self {
+                Self { $($field: <$type>::at(payload, $offset),)* }
             }
         }
     };
@@ -182,6 +183,20 @@ tcp_info! {
     /// The state of `AccECN`, packed one way in 6.18 and another in 7.0: see [`TcpInfo::accecn`]. Since Linux
     /// 6.18.
     accecn_word: u32 = 276;
+}
+
+/// Bytes of the newest `struct tcp_info` that is known.
+const LEN: usize = 280;
+
+impl Decode<'_> for TcpInfo {
+    #[inline]
+    fn decode(payload: &[u8]) -> Option<Self> {
+        // Where the length is known, the compiler drops the check that each field would need.
+        Some(match payload.first_chunk::<LEN>() {
+            Some(whole) => Self::read(whole),
+            None => Self::read(payload),
+        })
+    }
 }
 
 /// How [`TcpInfo::accecn_word`] is packed. The length is the same, so only the kernel's version tells.

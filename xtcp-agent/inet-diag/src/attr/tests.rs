@@ -2,6 +2,20 @@ use std::vec::Vec;
 
 use super::*;
 
+#[derive(Default)]
+struct Walked<'a> {
+    attributes: Attributes<'a>,
+    unknown: Tally,
+    malformed: Tally,
+    damage: Option<AttributeError>,
+}
+
+fn walk(bytes: &[u8]) -> Walked<'_> {
+    let mut walked = Walked::default();
+    walked.damage = super::walk(bytes, &mut walked.attributes, &mut walked.unknown, &mut walked.malformed);
+    walked
+}
+
 fn attribute(number: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(u16::try_from(HEADER_LEN + payload.len()).unwrap().to_ne_bytes());
