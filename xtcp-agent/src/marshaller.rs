@@ -3,6 +3,8 @@
 mod jsonl;
 mod protobuf_list;
 
+use std::fmt;
+
 use crate::envelope::Batch;
 
 /// Why a batch did not become bytes.
@@ -37,6 +39,18 @@ pub trait Marshaller: Send + Sync {
 
     /// Appends the batch to `out`, which holds rubbish behind its old end after an error.
     fn marshal(&self, batch: &Batch, out: &mut Vec<u8>) -> Result<(), MarshalError>;
+}
+
+impl fmt::Debug for dyn Marshaller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl PartialEq for dyn Marshaller {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
 }
 
 /// Every format, the default first.

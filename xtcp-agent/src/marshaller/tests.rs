@@ -103,6 +103,6 @@ fn the_default_format_is_the_first() {
 
 #[test]
 fn an_unknown_format_is_an_error_that_lists_the_known_ones() {
-    let error = parse("json").err().expect("no such format");
+    let error = parse("json").expect_err("no such format");
     assert_eq!(error.to_string(), "unknown format \"json\": the known ones are protobufList, jsonl");
 }
