@@ -13,11 +13,16 @@
     reason = "the library of the tests: it fails by panicking, and prints what it measured"
 )]
 
+pub mod agent;
+pub mod events;
+pub mod grpc;
 pub mod host;
 pub mod http;
 pub mod nats;
 pub mod netns;
 pub mod process;
+pub mod row;
 pub mod ss;
 pub mod stats;
+pub mod strace;
 pub mod traffic;

@@ -1,5 +1,6 @@
 //! A child process whose output is kept line by line, and which never outlives its handle.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -63,6 +64,12 @@ impl Output {
         }
     }
 
+    /// Waits until there are more than `lines` lines; false after `limit`.
+    pub fn wait_for_more_than(&self, lines: usize, limit: Duration) -> bool {
+        let wait = self.more.wait_timeout_while(self.lock(), limit, |all| all.len() <= lines);
+        wait.unwrap_or_else(PoisonError::into_inner).0.len() > lines
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,10 +105,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `argv`. The kernel kills it when the calling thread ends, so call from the thread of the test.
-    pub fn start(name: &str, argv: &[String]) -> Self {
+    /// Starts `argv`. The kernel kills it when the calling thread ends, so call from the thread of the test. Variables
+    /// that start with `XTCP_` are left out of its environment: they are settings of the agent.
+    pub fn start<S: AsRef<OsStr>>(name: &str, argv: &[S]) -> Self {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).args(argv);
+        for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("XTCP_")) {
+            command.env_remove(key);
+        }
         Self::spawn(name, &mut command)
     }
 
