@@ -6,14 +6,18 @@ mod build_ebpf;
 mod ci;
 mod command;
 mod debian;
+mod demo;
 mod fingerprint;
 mod install;
 mod libtest;
 mod python;
+mod run;
 mod stage;
 mod test;
 mod toolchain;
 mod workspace;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -31,6 +35,8 @@ enum Task {
     BuildEbpf(build_ebpf::Options),
     /// build-ebpf, then put xtcp2-agent on the PATH
     Install(install::Options),
+    /// build-ebpf, then start the agent (through sudo when not root)
+    Run(run::Options),
     /// Unit tests and whole-program tests, in about 20 minutes; as root on Debian it installs what it needs
     Test(test::Options),
     /// The same tests at the scale that the promises state, and a closing summary
@@ -39,15 +45,37 @@ enum Task {
     Ci,
     /// Check the dependencies' licences and advisories (needs cargo-deny)
     Deny,
+    /// What `run --demo` does as root
+    #[command(hide = true)]
+    Demo(demo::Options),
+    /// The traffic inside a demonstration's namespace
+    #[command(hide = true)]
+    DemoTraffic {
+        /// What happens there
+        role: demo::traffic::Role,
+    },
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
         Task::BuildEbpf(options) => build_ebpf::main(options),
         Task::Install(options) => install::main(&options),
         Task::Test(options) => test::main(&options, test::Scale::Ci),
         Task::Full(options) => test::main(&options, test::Scale::Full),
         Task::Ci => ci::main(),
         Task::Deny => ci::deny(),
+        Task::Run(options) => run::main(options),
+        Task::Demo(options) => demo::main(&options),
+        Task::DemoTraffic { role } => demo::traffic::main(role),
     }
 }
