@@ -142,6 +142,11 @@ fn library_source(sysroot: &Path, release: &str) -> Result<Option<PathBuf>> {
     if sysroot == Path::new("/usr") && has_core(&system) {
         return Ok(Some(system));
     }
+    // nixpkgs keeps it apart and says where; elsewhere that variable may mean another compiler's.
+    let named = std::env::var_os("RUST_SRC_PATH").map(PathBuf::from).filter(|library| has_core(library));
+    if let Some(library) = named.filter(|_| sysroot.starts_with("/nix/store")) {
+        return Ok(Some(library));
+    }
     bail!("{release} in {} has no library source", sysroot.display())
 }
 
