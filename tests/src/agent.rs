@@ -207,6 +207,13 @@ impl Agent {
     }
 }
 
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let panicked = self.process.stderr.text().contains("panicked at");
+        assert!(!panicked || std::thread::panicking(), "the agent panicked: {}", self.process.stderr.text());
+    }
+}
+
 /// Runs the agent's binary with `args` to its end: `check`, or settings that it refuses.
 pub fn run_to_end(wrapper: &[&str], args: &[&str]) -> Process {
     let mut argv: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
