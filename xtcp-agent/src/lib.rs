@@ -16,6 +16,7 @@ pub mod logging;
 pub mod marshaller;
 pub mod metrics;
 pub mod netns;
+pub mod preflight;
 pub mod record;
 pub mod scheduler;
 pub mod sys;

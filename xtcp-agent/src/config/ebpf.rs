@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::value::{EbpfMode, duration, power_of_two_bytes};
+use super::value::{EbpfMode, duration, hook, power_of_two_bytes};
+use crate::ebpf::Rung;
 
 /// What is loaded into the kernel.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -30,7 +31,7 @@ pub struct Ebpf {
 
     /// A hook that is not to be attached, to find a fault or to try the next one; repeatable.
     ///
-    /// `xtcp2-agent check` lists the hooks' names.
-    #[arg(id = "ebpf-deny", long = "ebpf-deny", value_name = "HOOK", value_delimiter = ',')]
-    pub deny: Vec<String>,
+    /// `xtcp2-agent check` tells what becomes of each.
+    #[arg(id = "ebpf-deny", long = "ebpf-deny", value_name = "HOOK", value_delimiter = ',', value_parser = hook())]
+    pub deny: Vec<Rung>,
 }

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, value_parser};
 
-use super::value::{OwnConnections, duration};
+use super::value::{OwnConnections, duration, netns_pattern};
+use crate::netns::filter::{FilterError, NetnsFilter};
 
 /// How network namespaces are found and entered.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -32,13 +32,20 @@ pub struct Netns {
 
     /// Only these namespaces: a name in which * and ? are wild, or an inode; repeatable. None given: all.
     #[arg(id = "netns-include", long = "netns-include", value_name = "NAME|INODE", value_delimiter = ',',
-          value_parser = NonEmptyStringValueParser::new())]
+          value_parser = netns_pattern)]
     pub include: Vec<String>,
 
     /// Not these namespaces, also where --netns-include names them; repeatable.
     #[arg(id = "netns-exclude", long = "netns-exclude", value_name = "NAME|INODE", value_delimiter = ',',
-          value_parser = NonEmptyStringValueParser::new())]
+          value_parser = netns_pattern)]
     pub exclude: Vec<String>,
+}
+
+impl Netns {
+    /// The filter over namespaces.
+    pub fn filter(&self) -> Result<NetnsFilter, FilterError> {
+        NetnsFilter::parse(&self.include, &self.exclude)
+    }
 }
 
 fn default_workers() -> u8 {

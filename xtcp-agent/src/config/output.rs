@@ -4,21 +4,23 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 
-use super::value::{bytes, duration, events_marshal};
+use super::value::{bytes, duration, events_marshal, marshaller};
+use crate::destination::{self, Address};
 use crate::event_sink::{self, Marshal, SinkAddress};
+use crate::marshaller::Marshaller;
 
 /// Where records go and as what.
 #[derive(Args, Clone, Debug, PartialEq)]
 #[group(skip)]
 #[command(next_help_heading = "Records")]
 pub struct Records {
-    /// Destination of records, SCHEME:ADDRESS: null or stdout.
-    #[arg(long, value_name = "DESTINATION", default_value = "null")]
-    pub dest: String,
+    /// Destination of records, SCHEME or SCHEME:ADDRESS: null or stdout.
+    #[arg(long, value_name = "DESTINATION", default_value = "null", value_parser = destination::parse)]
+    pub dest: Address,
 
     /// Format of a batch of records.
-    #[arg(long, value_name = "FORMAT", default_value = "protobufList", value_parser = ["protobufList", "jsonl"])]
-    pub marshal: String,
+    #[arg(long, value_name = "FORMAT", default_value = "protobufList", value_parser = marshaller())]
+    pub marshal: &'static dyn Marshaller,
 
     /// Topic or subject of destinations that have one.
     #[arg(long, value_name = "TOPIC", default_value = "xtcp")]

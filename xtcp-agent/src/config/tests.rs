@@ -50,7 +50,8 @@ fn no_settings_give_the_defaults_that_users_know() {
     assert_eq!(config.poll.frequency, Duration::from_secs(10));
     assert_eq!(config.listen.grpc(), "127.0.0.1:8889".parse().unwrap());
     assert_eq!(config.listen.prom, "127.0.0.1:9088".parse().unwrap());
-    assert_eq!((config.records.dest.as_str(), config.records.topic.as_str()), ("null", "xtcp"));
+    assert_eq!((config.records.dest.scheme(), config.records.topic.as_str()), ("null", "xtcp"));
+    assert_eq!(config.records.marshal.name(), "protobufList");
     assert_eq!((config.envelope.flush_rows, config.envelope.flush_bytes), (10_000, 768 << 10));
     assert_eq!(config.ebpf.ring_bytes, 8 << 20);
     assert_eq!(config.events.sinks, [crate::event_sink::parse("nats:127.0.0.1:4222").unwrap()]);
@@ -129,7 +130,17 @@ fn the_file_takes_numbers_strings_and_either_dash() {
 fn all_errors_come_at_once_with_key_source_and_accepted_values() {
     let file = "\nfrequencey = '1s'\nlog-format = 'xml'\n[poll]\nx = 1";
     let env = [("XTCP_TIMEOUT", "1ns"), ("XTCP_TIMOUT", "1s"), ("XTCP_TEST_X", "1"), ("XTCPX", "1")];
-    let errors = errors(&["--ebpf-ring-bytes", "5MiB", "--netns-workers=0"], &env, Some(file));
+    let errors = errors(
+        &[
+            "--ebpf-ring-bytes=5MiB",
+            "--netns-workers=0",
+            "--dest=carrier-pigeon:",
+            "--events=ftp:x",
+            "--ebpf-deny=kprobe",
+        ],
+        &env,
+        Some(file),
+    );
     for wanted in [
         "default.toml:2: frequencey: unknown key; did you mean frequency? known: frequency, timeout",
         "default.toml:3: log-format = \"xml\": accepted: text, json",
@@ -138,10 +149,13 @@ fn all_errors_come_at_once_with_key_source_and_accepted_values() {
         "environment XTCP_TIMOUT: XTCP_TIMOUT: unknown variable; did you mean XTCP_TIMEOUT? known: XTCP_FREQUENCY",
         "command line: ebpf-ring-bytes = \"5MiB\": not a power of two",
         "command line: netns-workers = \"0\": 0 is not in 1..=64",
+        "command line: dest = \"carrier-pigeon:\": unknown destination",
+        "command line: events = \"ftp:x\": event sink \"ftp:x\" has the unknown scheme \"ftp\"; known: nats:HOST",
+        "command line: ebpf-deny = \"kprobe\": accepted: tp_btf/inet_sock_set_state, ",
     ] {
         assert!(errors.iter().any(|e| e.starts_with(wanted)), "{wanted}\nis not in\n{}", errors.join("\n"));
     }
-    assert_eq!(errors.len(), 7, "{}", errors.join("\n"));
+    assert_eq!(errors.len(), 10, "{}", errors.join("\n"));
 }
 
 #[test]

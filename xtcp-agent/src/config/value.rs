@@ -9,7 +9,10 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use tracing_subscriber::EnvFilter;
 use xtcp_inet_diag::state::States;
 
+use crate::ebpf::{self, Rung};
 use crate::event_sink::Marshal;
+use crate::marshaller::{self, Marshaller};
+use crate::netns::filter::NetnsFilter;
 
 /// A duration in words such as `10s`, `1m 30s` or `500us`, from `min` to `max`.
 pub(super) fn duration(
@@ -166,6 +169,25 @@ pub(super) fn states(words: &str) -> Result<States, String> {
         Ok(states) => Ok(states),
         Err(unknown) => Err(unknown.to_string()),
     }
+}
+
+/// Patterns of network namespaces stay words: the filter is made of all of them together.
+pub(super) fn netns_pattern(word: &str) -> Result<String, String> {
+    NetnsFilter::parse(&[word], &[]).map(|_| word.to_owned()).map_err(|e| e.to_string())
+}
+
+/// How records are written.
+pub(super) fn marshaller() -> impl TypedValueParser<Value = &'static dyn Marshaller> {
+    PossibleValuesParser::new(marshaller::FORMATS.map(Marshaller::name))
+        .try_map(|word| marshaller::parse(&word))
+}
+
+/// A hook, by the kernel's name for it.
+pub(super) fn hook() -> impl TypedValueParser<Value = Rung> {
+    PossibleValuesParser::new(ebpf::ladder().iter().map(|info| info.hook)).try_map(|word| {
+        let info = ebpf::ladder().iter().find(|info| info.hook == word);
+        info.map(|info| info.rung).ok_or("no such hook")
+    })
 }
 
 /// How change events are written.
