@@ -5,6 +5,12 @@ use super::capability::Capability;
 pub(super) const HOOKS: &str =
     "a kernel from 5.12 on with CONFIG_DEBUG_INFO_BTF=y and tracefs at /sys/kernel/tracing offers them all";
 
+pub(super) const USER_NAMESPACE: &str =
+    "run it outside of rootless containers; docker: --userns host; k8s: hostUsers: true";
+
+pub(super) const SECCOMP: &str = "a seccomp filter is in force: docker: --security-opt seccomp=unconfined; \
+                                  k8s: seccompProfile: {type: Unconfined}";
+
 /// The ways to grant all capabilities that the agent can use.
 pub(super) fn grant() -> Vec<String> {
     let names = Capability::ALL.map(Capability::name);

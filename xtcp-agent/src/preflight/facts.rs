@@ -115,6 +115,8 @@ pub struct Ebpf {
 /// Network namespaces, and what this process sees of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Namespaces {
+    /// Whether a network namespace can be entered: the own one was, which takes the same privilege as another.
+    pub entry: Is,
     /// Whether sockets tell their namespace's cookie (`SO_NETNS_COOKIE`, 5.14).
     pub cookie: Is,
     /// Whether nsfs handles open a namespace that only a socket holds (6.18).

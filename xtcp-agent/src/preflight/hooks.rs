@@ -1,5 +1,6 @@
 //! Which hooks this kernel offers, by its own word, and which really attach.
 
+use std::error::Error;
 use std::fs;
 use std::path::Path;
 
@@ -127,7 +128,7 @@ pub(super) fn attach_for_a_moment(deny: &[Rung], hooks: &mut [Hook]) -> Is {
             (loaded.skipped, Is::Yes)
         }
         Err(EbpfError::NothingAttached(skipped)) => (skipped, Is::No("no hook could be attached".to_owned())),
-        Err(e) => (Vec::new(), Is::No(e.to_string())),
+        Err(e) => (Vec::new(), Is::No(with_causes(&e))),
     };
     for (rung, why) in skipped {
         if let Some(hook) = find(hooks, rung) {
@@ -135,6 +136,20 @@ pub(super) fn attach_for_a_moment(deny: &[Rung], hooks: &mut [Hook]) -> Is {
         }
     }
     answer
+}
+
+/// An error and its causes, outermost first, each once.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = inner.source();
+    }
+    text
 }
 
 fn find(hooks: &mut [Hook], rung: Rung) -> Option<&mut Hook> {

@@ -31,15 +31,24 @@ pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
 /// Without these there is nothing to collect.
 pub(super) fn requirements(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !facts.privileges.capabilities.contains(&Capability::CapSysAdmin) {
+    let foreign = matches!(facts.privileges.user_namespace_is_initial, Is::No(_));
+    if let Is::No(why) | Is::Unknown(why) = &facts.namespaces.entry {
+        let lacks_admin = !facts.privileges.capabilities.contains(&Capability::CapSysAdmin);
+        let (cause, mut remedy) = if lacks_admin {
+            (format!("CAP_SYS_ADMIN is missing (uid {})", facts.privileges.uid), advice::grant())
+        } else if foreign {
+            ("not in the host's user namespace".to_owned(), vec![advice::USER_NAMESPACE.to_owned()])
+        } else {
+            ("setns() is refused".to_owned(), Vec::new())
+        };
+        if facts.privileges.seccomp_filter {
+            remedy.push(advice::SECCOMP.to_owned());
+        }
         findings.push(Finding {
-            remedy: advice::grant(),
-            ..finding(
-                Severity::Fatal,
-                format!("CAP_SYS_ADMIN is missing (uid {})", facts.privileges.uid),
-                "setns() needs it: no network namespace but the own could be asked",
-                &[],
-            )
+            severity: Severity::Fatal,
+            what: format!("{cause}: {why}"),
+            why: "setns() is how every network namespace but the own is asked".to_owned(),
+            remedy,
         });
     }
     if let Is::No(why) | Is::Unknown(why) = &facts.tcp_diag {
@@ -50,13 +59,14 @@ pub(super) fn requirements(facts: &Facts) -> Vec<Finding> {
             &["modprobe tcp_diag (and list it in /etc/modules-load.d), or CONFIG_INET_DIAG=y CONFIG_INET_TCP_DIAG=y"],
         ));
     }
-    if let Is::No(why) = &facts.privileges.user_namespace_is_initial {
+    if let Is::No(why) = &facts.privileges.user_namespace_is_initial
+        && facts.namespaces.entry.yes()
+    {
         findings.push(finding(
             Severity::Degraded,
             format!("not in the host's user namespace: {why}"),
-            "capabilities count only for what this user namespace owns: the host's network namespaces stay closed, and \
-             eBPF too",
-            &["run it outside of rootless containers; docker: --userns host; k8s: hostUsers: true"],
+            "capabilities count only for what this user namespace owns: other network namespaces stay closed, and eBPF too",
+            &[advice::USER_NAMESPACE],
         ));
     }
     findings
@@ -68,10 +78,7 @@ pub(super) fn sight(facts: &Facts) -> Vec<Finding> {
     let has = |capability| facts.privileges.capabilities.contains(&capability);
     if !has(Capability::CapNetAdmin) {
         let why = "inet_diag leaves out marks, and of TLS and MPTCP what only an administrator may know";
-        findings.push(Finding {
-            remedy: advice::grant(),
-            ..finding(Severity::Degraded, "CAP_NET_ADMIN is missing", why, &[])
-        });
+        findings.push(finding(Severity::Degraded, "CAP_NET_ADMIN is missing", why, &["grant CAP_NET_ADMIN"]));
     }
     let spaces = &facts.namespaces;
     if spaces.processes_closed > 0 {
@@ -199,12 +206,13 @@ pub(super) fn obstacle(facts: &Facts) -> Option<(String, Vec<String>)> {
             remedy.push("Linux 5.8 or later".to_owned());
         }
         if !facts.privileges.capabilities.contains(&Capability::CapBpf) {
-            remedy.extend(advice::grant());
+            remedy.push("grant CAP_BPF and CAP_PERFMON; before 5.8 CAP_SYS_ADMIN".to_owned());
+        }
+        if matches!(facts.privileges.user_namespace_is_initial, Is::No(_)) {
+            remedy.push(advice::USER_NAMESPACE.to_owned());
         }
         if facts.privileges.seccomp_filter {
-            let way = "a seccomp filter is in force: docker: --security-opt seccomp=unconfined; k8s: seccompProfile: \
-                       {type: Unconfined}";
-            remedy.push(way.to_owned());
+            remedy.push(advice::SECCOMP.to_owned());
         }
         if facts.kernel.version.is_some_and(|version| version < (5, 11))
             && facts.privileges.memlock_bytes.is_some()

@@ -11,7 +11,9 @@ use nix::sys::stat::stat;
 
 use super::facts::{Is, Namespaces};
 use super::host::same_inode;
+use crate::netns::enter::Visitor;
 use crate::netns::handle::Handles;
+use crate::netns::{Door, Target};
 use crate::sys;
 
 /// `PROC_PID_INIT_INO` in `linux/proc_ns.h`: inode of the initial pid namespace.
@@ -23,6 +25,7 @@ pub(super) fn gather(folders: &[PathBuf]) -> Namespaces {
     let pid_namespace_is_initial = same_inode("/proc/self/ns/pid", PID_INITIAL, "pid");
     let (processes, processes_closed) = processes();
     Namespaces {
+        entry: entry(),
         cookie: cookie(),
         handles: handles(),
         netns_is_initial: netns_is_initial(pid_namespace_is_initial.yes()),
@@ -35,6 +38,16 @@ pub(super) fn gather(folders: &[PathBuf]) -> Namespaces {
         processes_closed,
         folders: folders.iter().map(|folder| (folder.clone(), folder.is_dir())).collect(),
     }
+}
+
+/// Enters the namespace that this thread is in.
+fn entry() -> Is {
+    let entered = Visitor::new(Handles::Unsupported).map_err(|e| e.to_string()).and_then(|mut visitor| {
+        let door = Door::Mount(PathBuf::from("/proc/thread-self/ns/net"));
+        let target = Target { id: visitor.home(), doors: vec![door] };
+        visitor.open_diag(&target).map_err(|e| e.to_string())
+    });
+    entered.map_or_else(Is::No, |_| Is::Yes)
 }
 
 /// Whether a socket tells the cookie of its namespace.

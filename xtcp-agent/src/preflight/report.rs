@@ -113,6 +113,7 @@ impl Page {
 
     fn namespaces(&mut self, spaces: &Namespaces) {
         self.title("Namespaces");
+        self.is("network namespaces can be entered", &spaces.entry);
         self.is("network namespace is the host's", &spaces.netns_is_initial);
         self.is("pid namespace is the host's", &spaces.pid_namespace_is_initial);
         self.is("/proc shows every process", &spaces.proc_is_complete);

@@ -42,6 +42,7 @@ fn good() -> Facts {
         },
         tcp_diag: Is::Yes,
         namespaces: Namespaces {
+            entry: Is::Yes,
             cookie: Is::Yes,
             handles: Is::Yes,
             pid_namespace_is_initial: Is::Yes,
@@ -72,6 +73,9 @@ fn good() -> Facts {
 fn without(capability: Capability) -> Facts {
     let mut facts = good();
     facts.privileges.capabilities.retain(|other| *other != capability);
+    if capability == Capability::CapSysAdmin {
+        facts.namespaces.entry = no("EPERM");
+    }
     facts
 }
 
@@ -102,6 +106,31 @@ fn without_cap_sys_admin_it_refuses_and_says_how_to_grant_it() {
     ] {
         assert!(remedy.contains(way), "{way} is not in {remedy}");
     }
+}
+
+#[test]
+fn a_foreign_user_namespace_is_less_where_it_owns_what_it_asks_and_fatal_elsewhere() {
+    let mut facts = good();
+    facts.privileges.user_namespace_is_initial = no("it is user:[1]");
+    assert_eq!(decide(&facts, EbpfMode::Auto).status(), 1);
+    facts.namespaces.entry = no("EPERM");
+    let decision = decide(&facts, EbpfMode::Auto);
+    assert_eq!(decision.mode, Mode::Refuse);
+    assert_eq!(decision.findings.len(), 1, "one cause, one finding");
+    assert!(decision.findings[0].remedy[0].contains("--userns host"));
+}
+
+#[test]
+fn a_seccomp_filter_is_named_where_system_calls_are_refused() {
+    let mut facts = good();
+    facts.privileges.seccomp_filter = true;
+    assert_eq!(decide(&facts, EbpfMode::Auto).status(), 0);
+    facts.namespaces.entry = no("EPERM");
+    facts.ebpf.ring_buffer = no("EPERM");
+    let decision = decide(&facts, EbpfMode::Auto);
+    let named =
+        decision.findings.iter().filter(|f| f.remedy.iter().any(|way| way.contains("seccomp=unconfined")));
+    assert_eq!(named.count(), 2, "{decision:?}");
 }
 
 #[test]
