@@ -34,7 +34,8 @@ const CHECK_ABOUT: &str =
 const CHECK_LONG: &str = "Says whether the agent can run here with these settings, and what to do where it cannot.
 
 Prints facts of this host (kernel, capabilities, hooks, namespaces), what the agent would do, and for each shortfall \
-what it costs and how to mend it. Changes nothing. Ends with status 0 when all is there, 1 when it would run with less, \
+what it costs and how to mend it. The eBPF programs are attached for a moment, to see whether they can be; nothing \
+stays behind. Ends with status 0 when all is there, 1 when it would run with less, \
 2 when it would refuse.";
 
 /// What the program was asked to do.

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
+/// Stands before the names that are known where one is not.
+pub(super) const KNOWN: &str = "known: ";
+
 /// Which layer a setting came from. A flag beats the environment beats the file beats the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -35,7 +38,7 @@ impl fmt::Display for Source {
 
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{source_name}: {key}{}: {problem}", DisplayValue(.value.as_deref()), source_name = .from)]
+#[error("{from}{}: {problem}", Subject(self))]
 pub struct ConfigError {
     /// Key as in the file, without dashes in front; the name as it was written where it is not known.
     pub key: String,
@@ -47,11 +50,16 @@ pub struct ConfigError {
     pub problem: String,
 }
 
-struct DisplayValue<'a>(Option<&'a str>);
+/// Key and value, each where it says more than the source does.
+struct Subject<'a>(&'a ConfigError);
 
-impl fmt::Display for DisplayValue<'_> {
+impl fmt::Display for Subject<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |value| write!(f, " = {value:?}"))
+        let Self(error) = self;
+        if error.from != Source::Env(error.key.clone()) {
+            write!(f, ": {}", error.key)?;
+        }
+        error.value.as_ref().map_or(Ok(()), |value| write!(f, " = {value:?}"))
     }
 }
 
@@ -82,7 +90,18 @@ impl fmt::Display for ConfigErrors {
             [one] => write!(f, "{one}"),
             all => {
                 write!(f, "{} settings are not valid", all.len())?;
-                all.iter().try_for_each(|error| write!(f, "\n  {error}"))
+                let mut told = Vec::new();
+                all.iter().try_for_each(|error| match error.problem.split_once(KNOWN) {
+                    // Forty names once are help, twice they hide the rest.
+                    Some((problem, known)) if told.contains(&known) => {
+                        let problem = format!("{problem}{KNOWN}as above");
+                        write!(f, "\n  {}", ConfigError { problem, ..error.clone() })
+                    }
+                    split => {
+                        told.extend(split.map(|(_, known)| known));
+                        write!(f, "\n  {error}")
+                    }
+                })
             }
         }
     }
@@ -141,6 +160,16 @@ mod tests {
     fn only_what_is_near_is_suggested() {
         assert_eq!(nearest("timout", ["topic", "timeout", "tag"]), Some("timeout"));
         assert_eq!(nearest("zzzz", ["topic", "timeout", "tag"]), None);
+    }
+
+    #[test]
+    fn a_list_of_known_names_is_told_once() {
+        let error = |key| ConfigError::new(key, None, Source::Flag, "unknown; known: a, b".to_owned());
+        let both = ConfigErrors(vec![error("x"), error("y")]).to_string();
+        assert!(
+            both.contains("x: unknown; known: a, b\n") && both.ends_with("y: unknown; known: as above"),
+            "{both}"
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::error::{ConfigError, Source, nearest};
+use super::error::{ConfigError, KNOWN, Source, nearest};
 use super::file;
 
 /// Everything that settings are made of besides the command line.
@@ -228,7 +228,10 @@ pub(super) fn structural(error: &clap::Error, keys: &[Key]) -> ConfigError {
     let mut problem = one_line(error);
     if error.kind() == ErrorKind::UnknownArgument {
         let known: Vec<String> = keys.iter().map(|key| format!("--{}", key.long)).collect();
-        problem = format!("{problem}; known: {}", known.join(", "));
+        problem = format!("{problem}; {KNOWN}{}", known.join(", "));
+    }
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        problem = format!("{problem}; {KNOWN}check");
     }
     ConfigError { key: "arguments".to_owned(), value: None, from: Source::Flag, problem }
 }
@@ -251,6 +254,6 @@ pub(super) fn unknown<'a>(
 ) -> ConfigError {
     let hint = nearest(like, known.clone()).map(|name| format!("did you mean {name}? ")).unwrap_or_default();
     let known: Vec<&str> = known.collect();
-    let problem = format!("unknown {what}; {hint}known: {}", known.join(", "));
+    let problem = format!("unknown {what}; {hint}{KNOWN}{}", known.join(", "));
     ConfigError { key: written.to_owned(), value: None, from, problem }
 }

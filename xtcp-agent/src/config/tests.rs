@@ -146,7 +146,7 @@ fn all_errors_come_at_once_with_key_source_and_accepted_values() {
         "default.toml:3: log-format = \"xml\": accepted: text, json",
         "default.toml:4: poll: unknown key",
         "environment XTCP_TIMEOUT: timeout = \"1ns\": out of range; accepted: a duration from 10ms to 1day",
-        "environment XTCP_TIMOUT: XTCP_TIMOUT: unknown variable; did you mean XTCP_TIMEOUT? known: XTCP_FREQUENCY",
+        "environment XTCP_TIMOUT: unknown variable; did you mean XTCP_TIMEOUT? known: XTCP_FREQUENCY",
         "command line: ebpf-ring-bytes = \"5MiB\": not a power of two",
         "command line: netns-workers = \"0\": 0 is not in 1..=64",
         "command line: dest = \"carrier-pigeon:\": unknown destination",
