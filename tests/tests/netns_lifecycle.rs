@@ -12,7 +12,7 @@
     reason = "a test fails by panicking and prints what it measured"
 )]
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use xtcp_proto::event::v1::event::Event as Kind;
 use xtcp_tests::agent::agent;
@@ -99,6 +99,10 @@ fn check_message(seen: &Seen, begin: u64, inode: u64, kind: &str) {
         (begin..=seen.arrived_ns).contains(&seen.event.monotonic_ns),
         "its time is not when it happened: {seen:?}"
     );
+    let age = Duration::from_nanos(monotonic_ns() - seen.event.monotonic_ns);
+    let wall = (SystemTime::now() - age).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+    let off = wall.abs_diff(u128::try_from(seen.event.timestamp_ns).unwrap());
+    assert!(off < 5_000_000, "its wall time is {off} ns off its monotonic time: {seen:?}");
     let tokens: Vec<&str> = seen.subject.split('.').collect();
     assert_eq!(tokens.len(), 5, "{}", seen.subject);
     assert_eq!((tokens[0], tokens[1], tokens[4]), ("xtcp", "v1", kind), "{}", seen.subject);
