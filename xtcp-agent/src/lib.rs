@@ -4,6 +4,7 @@
 pub mod change_event;
 pub mod cli;
 pub mod clock;
+pub mod collector;
 pub mod config;
 pub mod connections;
 pub mod destination;

@@ -1,6 +1,8 @@
 //! Records: one decoded message plus its context becomes the bytes of one `XtcpFlatRecord`.
 
 use std::ops::Range;
+pub mod builder;
+
 use std::sync::Arc;
 
 /// Rows of one dump or lookup: encoded `XtcpFlatRecord`s, one behind the other.

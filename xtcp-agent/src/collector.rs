@@ -1,0 +1,260 @@
+//! Performs a `DumpRequest`: one visit, one socket, requests and datagrams, records.
+//!
+//! Every word of an answer is looked at: type, sequence number, DUMP_INTR, errors, the status of DONE, truncation. What
+//! is interrupted or overrun is asked again, and a socket that was delivered before is not delivered twice. Nothing
+//! of a namespace outlives its request.
+
+mod exchange;
+mod metrics;
+mod worker;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use xtcp_inet_diag::message::{self, Header};
+use xtcp_inet_diag::request::Extensions;
+use xtcp_inet_diag::state::{State, States};
+use xtcp_proto::flat_record::v1::xtcp_flat_record::RecordMethod;
+
+use crate::clock::{self, Clock};
+use crate::netns::enter::{EnterError, Visitor};
+use crate::netns::{NetnsId, Target};
+use crate::record::builder::{Builder, Context, RowFields};
+use crate::record::{RowChunk, Rows};
+use crate::scheduler::{Completion, DumpRequest, Lookup, Scope};
+
+use exchange::{Exchange, Fault};
+pub use metrics::CollectorMetrics;
+pub use worker::{Done, Job, Shared, WorkerHandle, spawn};
+
+/// What to ask for and what to leave out, all from `Config`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// States of the rows wanted.
+    pub states: States,
+    /// Attributes to ask for.
+    pub extensions: Extensions,
+    /// Only sockets with one of these ports; empty for all.
+    pub include_ports: Vec<u16>,
+    /// No socket with one of these ports.
+    pub exclude_ports: Vec<u16>,
+    /// Longest wait for one answer of the kernel.
+    pub timeout: Duration,
+    /// Lookups in one `send`.
+    pub lookups_per_send: usize,
+}
+
+impl Settings {
+    /// Whether a row is wanted. A port of 0 is one that the socket does not have yet.
+    fn wants(&self, states: States, header: &Header) -> bool {
+        let ports = [header.id.source_port, header.id.destination_port];
+        let any = |set: &[u16]| ports.iter().any(|port| set.contains(port));
+        let unknown = header.id.source_port == 0;
+        states.shows(header.state)
+            && (self.include_ports.is_empty() || unknown || any(&self.include_ports))
+            && !any(&self.exclude_ports)
+    }
+}
+
+/// Takes rows away from a collector, without making it wait longer than it must.
+pub trait RowSink: Send {
+    /// Rows of a request, or a part of them.
+    fn take(&mut self, chunk: RowChunk);
+}
+
+/// Rows are handed on in chunks of at most this many.
+const ROWS_PER_CHUNK: usize = 512;
+/// Visits of one request: the first, and repetitions of what was interrupted.
+const ATTEMPTS: u32 = 3;
+
+/// One worker's means.
+pub struct Collector {
+    visitor: Visitor,
+    exchange: Exchange,
+    settings: Arc<Settings>,
+    builder: Builder,
+    clock: Arc<Clock>,
+    counter: Arc<AtomicU64>,
+    metrics: CollectorMetrics,
+    sink: Box<dyn RowSink>,
+    number: u64,
+}
+
+/// One request under way.
+struct Delivery<'a> {
+    request: &'a DumpRequest,
+    rows: Rows,
+    delivered: u64,
+    seen: HashSet<u64>,
+    states: States,
+}
+
+impl Collector {
+    /// Performs a request. The completion says how it went; who was found there, or why nobody was, stands beside it.
+    pub fn perform(
+        &mut self,
+        request: &DumpRequest,
+        target: &Target,
+        name: &str,
+    ) -> (Completion, Result<NetnsId, EnterError>) {
+        let started = clock::ktime_ns();
+        let states = match request.scope {
+            Scope::Listeners => States::one(State::Listen),
+            Scope::Dump | Scope::Lookups(_) => self.settings.states,
+        };
+        let mut delivery =
+            Delivery { request, rows: Rows::default(), delivered: 0, seen: HashSet::new(), states };
+        let mut complete = false;
+        let mut found = Err(EnterError::NoDoor(target.id));
+        for attempt in 1..=ATTEMPTS {
+            let visit = match self.visitor.open_diag(target) {
+                Ok(visit) => visit,
+                Err(error) => {
+                    self.metrics.enter_failed(&error);
+                    found = Err(error);
+                    break;
+                }
+            };
+            found = Ok(visit.id);
+            let context = Context {
+                timestamp_ns: self.clock.now(),
+                netns: name,
+                netns_id: visit.id,
+                reason: request.reason,
+                method: method_of(&request.scope),
+                poll: request.poll,
+                socket_fd: exchange::descriptor(&visit.socket),
+                netlinker_id: self.number,
+            };
+            let answered = self.exchange.prepare(&visit.socket, self.settings.timeout).and_then(|()| {
+                match &request.scope {
+                    Scope::Dump | Scope::Listeners => self.dump(&visit.socket, &context, &mut delivery),
+                    Scope::Lookups(lookups) => self.look_up(&visit.socket, lookups, &context, &mut delivery),
+                }
+            });
+            drop(visit);
+            self.flush(&mut delivery);
+            match answered {
+                Ok(()) => {
+                    complete = true;
+                    break;
+                }
+                Err(fault) => {
+                    self.metrics.fault(&fault);
+                    tracing::debug!(netns = %target.id, attempt, %fault, "inet_diag request failed");
+                    if !fault.is_worth_repeating() {
+                        break;
+                    }
+                }
+            }
+        }
+        let duration_ns = clock::ktime_ns().saturating_sub(started);
+        self.metrics.request_ended(request, complete, delivery.delivered, duration_ns);
+        let seen = if request.poll != 0 { delivery.seen } else { HashSet::new() };
+        (Completion { id: request.id, complete, rows: delivery.delivered, duration_ns, seen }, found)
+    }
+
+    fn dump(
+        &mut self,
+        socket: &netlink_sys::Socket,
+        context: &Context<'_>,
+        delivery: &mut Delivery<'_>,
+    ) -> Result<(), Fault> {
+        let Self { exchange, settings, builder, counter, metrics, sink, .. } = self;
+        let (states, extensions) = (delivery.states, settings.extensions);
+        exchange.dump(socket, states, extensions, metrics, &mut |payload| {
+            let row = RowFields::default();
+            if delivery.row(payload, row, context, settings, builder, counter, metrics)
+                && delivery.rows.len() >= ROWS_PER_CHUNK
+            {
+                delivery.hand_over(sink.as_mut(), context.netns_id.inode);
+            }
+        })
+    }
+
+    fn look_up(
+        &mut self,
+        socket: &netlink_sys::Socket,
+        lookups: &[Lookup],
+        context: &Context<'_>,
+        delivery: &mut Delivery<'_>,
+    ) -> Result<(), Fault> {
+        let Self { exchange, settings, builder, counter, metrics, .. } = self;
+        for batch in lookups.chunks(settings.lookups_per_send.max(1)) {
+            exchange.look_up(socket, batch, settings.extensions, metrics, &mut |lookup, payload| {
+                let row = RowFields {
+                    counter: 0,
+                    event_sequence: lookup.event_sequence,
+                    owner: lookup.owner.as_ref(),
+                };
+                // Without this a connection that is gone would come back as its listener.
+                let same =
+                    message::decode(payload).is_ok_and(|decoded| decoded.header.id.cookie == lookup.cookie);
+                metrics.looked_up(if same { "found" } else { "other_socket" });
+                if same {
+                    delivery.row(payload, row, context, settings, builder, counter, metrics);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, delivery: &mut Delivery<'_>) {
+        let inode = delivery.request.netns_inode;
+        delivery.hand_over(self.sink.as_mut(), inode);
+    }
+}
+
+impl Delivery<'_> {
+    /// Adds one row if it is wanted and new. True if it was added.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a borrowed collector, and the row")]
+    fn row(
+        &mut self,
+        payload: &[u8],
+        row: RowFields<'_>,
+        context: &Context<'_>,
+        settings: &Settings,
+        builder: &Builder,
+        counter: &AtomicU64,
+        metrics: &CollectorMetrics,
+    ) -> bool {
+        let decoded = match message::decode(payload) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                tracing::debug!(%error, "malformed inet_diag row");
+                metrics.malformed_row();
+                return false;
+            }
+        };
+        metrics.attributes(&decoded);
+        if !self.seen.insert(decoded.header.id.cookie) {
+            metrics.repeated_row();
+            return false;
+        }
+        if !settings.wants(self.states, &decoded.header) {
+            return false;
+        }
+        let row = RowFields { counter: counter.fetch_add(1, Ordering::Relaxed) + 1, ..row };
+        self.rows.push(&builder.build(&decoded, context, row));
+        true
+    }
+
+    fn hand_over(&mut self, sink: &mut dyn RowSink, netns_inode: u32) {
+        if self.rows.is_empty() {
+            return;
+        }
+        let rows = std::mem::take(&mut self.rows);
+        self.delivered += rows.len() as u64;
+        let DumpRequest { reason, poll, .. } = *self.request;
+        sink.take(RowChunk { reason, poll, netns_inode, rows: Arc::new(rows) });
+    }
+}
+
+fn method_of(scope: &Scope) -> RecordMethod {
+    match scope {
+        Scope::Dump | Scope::Listeners => RecordMethod::Dump,
+        Scope::Lookups(_) => RecordMethod::Lookup,
+    }
+}

@@ -1,0 +1,253 @@
+//! One netlink conversation: requests out, datagrams in, every control message looked at.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use netlink_sys::Socket;
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
+use nix::sys::time::{TimeVal, TimeValLike};
+use thiserror::Error;
+use xtcp_inet_diag::framing::{Body, FramingError, Message, Messages};
+use xtcp_inet_diag::request::{self, Dump, DumpBoth, Extensions, Protocol};
+use xtcp_inet_diag::socket_id::{Family, SocketId};
+use xtcp_inet_diag::state::States;
+
+use super::CollectorMetrics;
+use crate::scheduler::Lookup;
+
+/// The kernel fills at most 32 KiB for each `recv` of a dump (`netlink_dump`): more is never used.
+const BUFFER_BYTES: usize = 32 * 1024;
+
+/// Why a request was not answered in full.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// The namespace's tables changed under the dump (`NLM_F_DUMP_INTR`).
+    #[error("dump interrupted by changes")]
+    Interrupted,
+    /// The kernel had no room for its answers (`ENOBUFS`, `NLMSG_OVERRUN`).
+    #[error("answers lost for want of socket buffer")]
+    Overrun,
+    /// A datagram did not fit the buffer.
+    #[error("datagram of {0} bytes truncated to {BUFFER_BYTES}")]
+    Truncated(usize),
+    /// No answer in time.
+    #[error("no answer from the kernel in time")]
+    Timeout,
+    /// The kernel answered with an error, or ended the dump with one.
+    #[error("kernel answered {0}")]
+    Refused(Errno),
+    /// A datagram is not netlink.
+    #[error("malformed netlink: {0}")]
+    Framing(FramingError),
+    /// A system call failed.
+    #[error("{call}: {source}")]
+    Call {
+        /// Which.
+        call: &'static str,
+        /// Its errno.
+        source: io::Error,
+    },
+}
+
+impl Fault {
+    /// Whether asking again may help.
+    pub(super) fn is_worth_repeating(&self) -> bool {
+        match self {
+            Self::Interrupted | Self::Overrun | Self::Truncated(_) | Self::Framing(_) => true,
+            Self::Timeout | Self::Refused(_) | Self::Call { .. } => false,
+        }
+    }
+
+    /// A short name for metrics.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Interrupted => "interrupted",
+            Self::Overrun => "overrun",
+            Self::Truncated(_) => "truncated",
+            Self::Timeout => "timeout",
+            Self::Refused(_) => "refused",
+            Self::Framing(_) => "framing",
+            Self::Call { .. } => "call",
+        }
+    }
+}
+
+/// The socket's descriptor number, for the record.
+pub(super) fn descriptor(socket: &Socket) -> u64 {
+    u64::try_from(socket.as_raw_fd()).unwrap_or(0)
+}
+
+/// Buffers and the sequence numbers of one worker.
+pub(super) struct Exchange {
+    buffer: Vec<u8>,
+    requests: Vec<u8>,
+    sequence: u32,
+    /// The kernel takes one request for both families.
+    both_families: bool,
+}
+
+impl Exchange {
+    pub(super) fn new() -> Self {
+        Self { buffer: vec![0; BUFFER_BYTES], requests: Vec::new(), sequence: 0, both_families: true }
+    }
+
+    /// Bounds the waits on a new socket.
+    pub(super) fn prepare(&self, socket: &Socket, timeout: Duration) -> Result<(), Fault> {
+        let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
+        setsockopt(socket, ReceiveTimeout, &TimeVal::microseconds(micros))
+            .map_err(|errno| Fault::Call { call: "setsockopt(SO_RCVTIMEO)", source: errno.into() })
+    }
+
+    /// Dumps both families: in one request, or in two where the kernel does not know the old one.
+    pub(super) fn dump(
+        &mut self,
+        socket: &Socket,
+        states: States,
+        extensions: Extensions,
+        metrics: &CollectorMetrics,
+        row: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Fault> {
+        if self.both_families {
+            let sequence = self.next_sequence();
+            send(socket, &DumpBoth { states, extensions }.to_bytes(sequence))?;
+            match self.read_dump(socket, sequence, metrics, row) {
+                Err(Fault::Refused(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP)) => {
+                    tracing::info!("this kernel dumps no two families at once: asking for each");
+                    self.both_families = false;
+                }
+                other => return other,
+            }
+        }
+        for family in [Family::Inet, Family::Inet6] {
+            let sequence = self.next_sequence();
+            let request = Dump { family, protocol: Protocol::TCP, states, extensions };
+            send(socket, &request.to_bytes(sequence))?;
+            self.read_dump(socket, sequence, metrics, row)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for each socket of a batch in one `send`, and reads as many answers.
+    pub(super) fn look_up(
+        &mut self,
+        socket: &Socket,
+        batch: &[Lookup],
+        extensions: Extensions,
+        metrics: &CollectorMetrics,
+        row: &mut dyn FnMut(&Lookup, &[u8]),
+    ) -> Result<(), Fault> {
+        self.requests.clear();
+        let first = self.sequence.wrapping_add(1);
+        for lookup in batch {
+            let sequence = self.next_sequence();
+            let Some(family) = Family::from_raw(lookup.family) else { continue };
+            let request = request::Lookup { family, protocol: Protocol::TCP, id: id_of(lookup), extensions };
+            self.requests.extend_from_slice(&request.to_bytes(sequence));
+        }
+        send(socket, &self.requests)?;
+        let mut missing = self.requests.len() / request::LOOKUP_LEN;
+        while missing > 0 {
+            let length = receive(socket, &mut self.buffer)?;
+            for message in Messages::new(self.buffer.get(..length).unwrap_or_default()) {
+                let Message { header, body } = message.map_err(Fault::Framing)?;
+                let asked = usize::try_from(header.seq.wrapping_sub(first)).ok().and_then(|n| batch.get(n));
+                let Some(lookup) = asked else {
+                    metrics.foreign_message();
+                    continue;
+                };
+                match body {
+                    Body::Data { payload } => row(lookup, payload),
+                    Body::Error { errno: 0, .. } | Body::Noop => continue,
+                    Body::Error { errno, .. } => match Errno::from_raw(errno) {
+                        Errno::ENOENT | Errno::ESTALE => metrics.looked_up("gone"),
+                        errno => return Err(Fault::Refused(errno)),
+                    },
+                    Body::Overrun => return Err(Fault::Overrun),
+                    Body::Done { .. } | Body::Malformed => metrics.foreign_message(),
+                }
+                missing -= 1;
+                if missing == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_dump(
+        &mut self,
+        socket: &Socket,
+        sequence: u32,
+        metrics: &CollectorMetrics,
+        row: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Fault> {
+        let mut interrupted = false;
+        loop {
+            let length = receive(socket, &mut self.buffer)?;
+            for message in Messages::new(self.buffer.get(..length).unwrap_or_default()) {
+                let message = message.map_err(Fault::Framing)?;
+                if message.header.seq != sequence {
+                    metrics.foreign_message();
+                    continue;
+                }
+                interrupted |= message.is_dump_interrupted();
+                match message.body {
+                    Body::Data { payload } if message.is_socket() => row(payload),
+                    Body::Done { status: 0 } if interrupted => return Err(Fault::Interrupted),
+                    Body::Done { status: 0 } => return Ok(()),
+                    Body::Done { status } => {
+                        return Err(Fault::Refused(Errno::from_raw(status.saturating_neg())));
+                    }
+                    Body::Error { errno: 0, .. } | Body::Noop => {}
+                    Body::Error { errno, .. } => return Err(Fault::Refused(Errno::from_raw(errno))),
+                    Body::Overrun => return Err(Fault::Overrun),
+                    Body::Data { .. } | Body::Malformed => metrics.foreign_message(),
+                }
+            }
+        }
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+}
+
+fn id_of(lookup: &Lookup) -> SocketId {
+    SocketId {
+        source_port: lookup.source_port,
+        destination_port: lookup.destination_port,
+        source: lookup.source,
+        destination: lookup.destination,
+        interface: lookup.interface,
+        cookie: lookup.cookie,
+    }
+}
+
+fn send(socket: &Socket, bytes: &[u8]) -> Result<(), Fault> {
+    match socket.send(bytes, 0) {
+        Ok(sent) if sent == bytes.len() => Ok(()),
+        Ok(_) => Err(Fault::Call { call: "send", source: io::ErrorKind::WriteZero.into() }),
+        Err(source) => Err(Fault::Call { call: "send", source }),
+    }
+}
+
+/// One datagram; its length. MSG_TRUNC gives the real length, so that a truncated one is seen.
+fn receive(socket: &Socket, buffer: &mut [u8]) -> Result<usize, Fault> {
+    let size = buffer.len();
+    loop {
+        let mut target = &mut *buffer;
+        match socket.recv(&mut target, libc::MSG_TRUNC) {
+            Ok(length) if length > size => return Err(Fault::Truncated(length)),
+            Ok(length) => return Ok(length),
+            Err(source) => match source.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EINTR) => {}
+                Some(Errno::EAGAIN) => return Err(Fault::Timeout),
+                Some(Errno::ENOBUFS) => return Err(Fault::Overrun),
+                _ => return Err(Fault::Call { call: "recv", source }),
+            },
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What the collectors count.
+
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, Registry, histogram_opts, opts};
+use xtcp_inet_diag::message::Decoded;
+
+use super::exchange::Fault;
+use crate::netns::enter::EnterError;
+use crate::record::Reason;
+use crate::scheduler::{DumpRequest, Scope};
+
+/// Counters of all workers together.
+#[derive(Clone)]
+pub struct CollectorMetrics {
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    rows: IntCounterVec,
+    lookups: IntCounterVec,
+    faults: IntCounterVec,
+    enter_errors: IntCounterVec,
+    unknown_attributes: IntCounterVec,
+    malformed_attributes: IntCounterVec,
+    malformed_rows: IntCounter,
+    repeated_rows: IntCounter,
+    foreign_messages: IntCounter,
+}
+
+impl CollectorMetrics {
+    /// Registers everything under `xtcp_`.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let vec = |name: &str, help: &str, labels: &[&str]| {
+            let counter = IntCounterVec::new(opts!(name, help), labels)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let one = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let seconds = HistogramVec::new(
+            histogram_opts!(
+                "xtcp_request_duration_seconds",
+                "Time from entering a namespace to the end of its answer.",
+                vec![0.000_02, 0.000_1, 0.000_5, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0]
+            ),
+            &["scope"],
+        )?;
+        registry.register(Box::new(seconds.clone()))?;
+        Ok(Self {
+            requests: vec(
+                "xtcp_requests_total",
+                "inet_diag requests to a namespace, by what was asked, why, and whether the answer was complete.",
+                &["scope", "reason", "complete"],
+            )?,
+            seconds,
+            rows: vec("xtcp_rows_total", "Records made, by why they exist.", &["reason"])?,
+            lookups: vec(
+                "xtcp_lookups_total",
+                "Exact lookups: found, gone (closed since), other_socket (a listener answered in its place).",
+                &["result"],
+            )?,
+            faults: vec(
+                "xtcp_netlink_faults_total",
+                "Answers that broke off; some are asked for again.",
+                &["fault"],
+            )?,
+            enter_errors: vec(
+                "xtcp_netns_enter_errors_total",
+                "Namespaces that could not be entered.",
+                &["why"],
+            )?,
+            unknown_attributes: vec(
+                "xtcp_unknown_attributes_total",
+                "inet_diag attributes that this version does not know, by number.",
+                &["attribute"],
+            )?,
+            malformed_attributes: vec(
+                "xtcp_malformed_attributes_total",
+                "inet_diag attributes whose payload cannot be what they say, by number.",
+                &["attribute"],
+            )?,
+            malformed_rows: one(
+                "xtcp_malformed_rows_total",
+                "inet_diag messages shorter than their header.",
+            )?,
+            repeated_rows: one(
+                "xtcp_repeated_rows_total",
+                "Rows of a socket that the same request had given already.",
+            )?,
+            foreign_messages: one(
+                "xtcp_foreign_messages_total",
+                "Netlink messages that answer no request of ours.",
+            )?,
+        })
+    }
+
+    pub(super) fn enter_failed(&self, error: &EnterError) {
+        let why = match error {
+            EnterError::Gone(_) => "gone",
+            EnterError::Mismatch { .. } => "mismatch",
+            EnterError::Denied { .. } => "denied",
+            EnterError::NoDoor(_) => "no_door",
+            EnterError::Failed { .. } => "failed",
+            EnterError::Home(_) => "home",
+        };
+        self.enter_errors.with_label_values(&[why]).inc();
+    }
+
+    pub(super) fn fault(&self, fault: &Fault) {
+        self.faults.with_label_values(&[fault.name()]).inc();
+    }
+
+    pub(super) fn request_ended(&self, request: &DumpRequest, complete: bool, rows: u64, duration_ns: u64) {
+        let scope = match request.scope {
+            Scope::Dump => "dump",
+            Scope::Listeners => "listeners",
+            Scope::Lookups(_) => "lookups",
+        };
+        let reason = match request.reason {
+            Reason::Poll => "poll",
+            Reason::NetnsCreated => "netns_created",
+            Reason::TcpState => "tcp_state",
+            Reason::Requested => "requested",
+        };
+        let complete = if complete { "yes" } else { "no" };
+        self.requests.with_label_values(&[scope, reason, complete]).inc();
+        self.rows.with_label_values(&[reason]).inc_by(rows);
+        #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
+        let seconds = duration_ns as f64 / 1e9;
+        self.seconds.with_label_values(&[scope]).observe(seconds);
+    }
+
+    pub(super) fn looked_up(&self, result: &str) {
+        self.lookups.with_label_values(&[result]).inc();
+    }
+
+    pub(super) fn malformed_row(&self) {
+        self.malformed_rows.inc();
+    }
+
+    pub(super) fn repeated_row(&self) {
+        self.repeated_rows.inc();
+    }
+
+    pub(super) fn foreign_message(&self) {
+        self.foreign_messages.inc();
+    }
+
+    pub(super) fn attributes(&self, decoded: &Decoded<'_>) {
+        for (tally, counter) in
+            [(&decoded.unknown, &self.unknown_attributes), (&decoded.malformed, &self.malformed_attributes)]
+        {
+            for (number, count) in tally.iter() {
+                counter.with_label_values(&[&number.to_string()]).inc_by(u64::from(count));
+            }
+        }
+        if let Some(damage) = decoded.damage {
+            tracing::debug!(?damage, "inet_diag attributes end early");
+            self.malformed_attributes.with_label_values(&["length"]).inc();
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The threads that visit namespaces. A few of them, whatever the number of namespaces: each hops in, asks, and is home
+//! again before it reads.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::mpsc;
+
+use super::exchange::Exchange;
+use super::{Collector, CollectorMetrics, RowSink, Settings};
+use crate::clock::Clock;
+use crate::netns::enter::{EnterError, Visitor};
+use crate::netns::handle::Handles;
+use crate::netns::{NetnsId, Target};
+use crate::record::builder::Builder;
+use crate::scheduler::{Completion, DumpRequest};
+
+/// A request with where to find its namespace.
+#[derive(Debug)]
+pub struct Job {
+    /// What to ask.
+    pub request: DumpRequest,
+    /// Where.
+    pub target: Target,
+    /// The namespace's name for people.
+    pub name: Arc<str>,
+}
+
+/// What a worker says of a job.
+#[derive(Debug)]
+pub struct Done {
+    /// Which worker.
+    pub worker: usize,
+    /// Who was to be visited.
+    pub expected: NetnsId,
+    /// When the job began, `CLOCK_MONOTONIC` nanoseconds.
+    pub began_ktime_ns: u64,
+    /// How it went.
+    pub completion: Completion,
+    /// Who was found, or why nobody was.
+    pub found: Result<NetnsId, EnterError>,
+}
+
+/// What all workers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// What to ask for.
+    pub settings: Arc<Settings>,
+    /// Makes the records.
+    pub builder: Builder,
+    /// Wall time.
+    pub clock: Arc<Clock>,
+    /// Numbers the rows of this process.
+    pub counter: Arc<AtomicU64>,
+    /// Counters.
+    pub metrics: CollectorMetrics,
+    /// How namespaces are opened by handle here.
+    pub handles: Handles,
+}
+
+/// One worker: a queue of one job, and its thread.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    /// Where its next job goes. Dropping it ends the thread after the job at hand.
+    pub jobs: mpsc::Sender<Job>,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// Waits until the thread has ended; drop all senders first.
+    pub fn join(self) -> thread::Result<()> {
+        let Self { jobs, thread } = self;
+        drop(jobs);
+        thread.join()
+    }
+}
+
+/// Starts worker `number`. Fails when the thread cannot be made.
+pub fn spawn(
+    number: usize,
+    shared: Shared,
+    sink: Box<dyn RowSink>,
+    done: mpsc::Sender<Done>,
+) -> io::Result<WorkerHandle> {
+    let (jobs, mut queue) = mpsc::channel::<Job>(1);
+    let thread = thread::Builder::new().name(format!("xtcp-netns-{number}")).spawn(move || {
+        let Shared { settings, builder, clock, counter, metrics, handles } = shared;
+        let visitor = match Visitor::new(handles) {
+            Ok(visitor) => visitor,
+            Err(error) => {
+                tracing::error!(%error, number, "a worker cannot tell its own network namespace and ends");
+                return;
+            }
+        };
+        let mut collector = Collector {
+            visitor,
+            exchange: Exchange::new(),
+            settings,
+            builder,
+            clock,
+            counter,
+            metrics,
+            sink,
+            number: number as u64,
+        };
+        while let Some(Job { request, target, name }) = queue.blocking_recv() {
+            let began_ktime_ns = crate::clock::ktime_ns();
+            let (completion, found) = collector.perform(&request, &target, &name);
+            let lost = matches!(found, Err(EnterError::Home(_)));
+            let report = Done { worker: number, expected: target.id, began_ktime_ns, completion, found };
+            if done.blocking_send(report).is_err() || lost {
+                return;
+            }
+        }
+    })?;
+    Ok(WorkerHandle { jobs, thread })
+}
