@@ -10,6 +10,7 @@ pub mod connections;
 pub mod destination;
 pub mod ebpf;
 pub mod envelope;
+pub mod engine;
 pub mod event;
 pub mod event_sink;
 pub mod grpc;

@@ -192,9 +192,9 @@ impl Scheduler {
         self.cost.forget(inode);
     }
 
-    /// Number of namespaces.
-    pub fn netns_count(&self) -> usize {
-        self.netns.len()
+    /// Whether a namespace is polled.
+    pub fn knows(&self, inode: u32) -> bool {
+        self.netns.contains_key(&inode)
     }
 
     /// A socket became established: ask for it.

@@ -1,0 +1,411 @@
+//! Puts together what is known: events and looks at the host change the registry, the connections and the schedule;
+//! change events and jobs come out.
+//!
+//! Owned by one task and without I/O: the composition root feeds it and carries out what it wants.
+
+mod metrics;
+mod names;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use xtcp_common::event::{TcpNumbers, TcpState as Transition, hook, kind, socket};
+use xtcp_proto::event::v1::{self as pb, event::Event as Kind};
+
+use crate::change_event::{self, Stamp};
+use crate::clock::Clock;
+use crate::collector::{Done, Job};
+use crate::config::{Netns, OwnConnections};
+use crate::connections::{Connections, Observation};
+use crate::event::{Event, EventBatch, NetnsEvent};
+use crate::netns::enter::EnterError;
+use crate::netns::registry::{Change, Creator, Registry, Source};
+use crate::netns::{NetnsId, Snapshot, Thread};
+use crate::scheduler::{Lookup, PollFinished, Scheduler};
+
+pub use metrics::EngineMetrics;
+
+/// What the engine would like to know; taken by [`Engine::wants`].
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// A look at mounts.
+    pub mounts: bool,
+    /// A look at mounts and all threads.
+    pub everything: bool,
+    /// Whether these namespaces live, asked by handle.
+    pub alive: Vec<NetnsId>,
+    /// Namespaces whose sockets the kernel side shall leave out, or not any more.
+    pub drop: Vec<(u32, bool)>,
+}
+
+/// What the engine is made of.
+pub struct Parts {
+    /// Who is known.
+    pub registry: Registry,
+    /// Sockets between birth and CLOSE.
+    pub connections: Connections,
+    /// What to ask next.
+    pub scheduler: Scheduler,
+    /// Numbers the events.
+    pub stamp: Stamp,
+    /// Wall time.
+    pub clock: Arc<Clock>,
+    /// Which namespaces are wanted.
+    pub netns: Netns,
+    /// Whether the agent's own sockets make events.
+    pub own_connections: OwnConnections,
+    /// Sockets that become established are asked for.
+    pub look_up_established: bool,
+    /// Listeners that appear are asked for.
+    pub look_up_listeners: bool,
+    /// Counters.
+    pub metrics: EngineMetrics,
+}
+
+/// The state.
+pub struct Engine {
+    parts: Parts,
+    events: Vec<pb::Event>,
+    wants: Wants,
+    /// Namespaces left out by name or inode.
+    excluded: HashSet<u32>,
+    /// Namespaces that could not be entered: asked again after the next look, once.
+    to_retry: HashSet<u32>,
+    retried: HashSet<u32>,
+    /// The first full look was taken in.
+    looked: bool,
+    malformed_events: u64,
+}
+
+impl Engine {
+    /// Starts with what the registry knows.
+    pub fn new(parts: Parts) -> Self {
+        let mut engine = Self {
+            parts,
+            events: Vec::new(),
+            wants: Wants::default(),
+            excluded: HashSet::new(),
+            to_retry: HashSet::new(),
+            retried: HashSet::new(),
+            looked: false,
+            malformed_events: 0,
+        };
+        engine.sync(0, false);
+        engine
+    }
+
+    /// Takes in what one drain of the ring buffer found.
+    pub fn on_events(&mut self, now: u64, batch: &EventBatch) {
+        let before = self.parts.stamp.sequence();
+        for event in &batch.events {
+            match event {
+                Event::NetnsCreated(seen) => self.netns_created(now, seen),
+                Event::NetnsDestroyed(seen) => {
+                    let id = NetnsId { inode: seen.netns_inode, cookie: seen.netns_cookie };
+                    let ktime_ns = seen.header.ktime_ns;
+                    let changes = self.parts.registry.destroyed(id, ktime_ns, Source::KernelFunction);
+                    self.apply(now, changes);
+                }
+                Event::NetnsSomeDestroyed(_) => self.ask_who_lives(),
+                Event::TcpState(seen) => self.transition(now, seen, None),
+                Event::TcpClose(seen) => self.transition(now, &seen.state, Some(&seen.numbers)),
+            }
+        }
+        if batch.lost.iter().any(|count| *count > 0) {
+            self.lost(now, batch, before);
+        }
+        self.malformed_events += batch.malformed;
+        self.parts.metrics.malformed_events(batch.malformed);
+    }
+
+    /// Takes in a look at the host.
+    pub fn on_look(&mut self, now: u64, snapshot: &Snapshot) {
+        let changes = self.parts.registry.apply(snapshot);
+        self.apply(now, changes);
+        let late = self.looked;
+        self.looked |= snapshot.threads.is_some();
+        self.sync(now, late);
+        let untraced: Vec<NetnsId> = self.parts.registry.untraced().collect();
+        self.wants.alive.extend(untraced);
+        for inode in std::mem::take(&mut self.to_retry) {
+            if self.retried.insert(inode) {
+                self.parts.scheduler.uncertain(now, inode, 0);
+            }
+        }
+    }
+
+    /// Takes in who lives, asked at `asked_ktime_ns`.
+    pub fn on_alive(&mut self, now: u64, asked_ktime_ns: u64, answers: &[(NetnsId, bool)]) {
+        for (id, alive) in answers {
+            let change = self.parts.registry.liveness(*id, *alive, asked_ktime_ns, Source::Cleanup);
+            self.apply(now, change);
+        }
+    }
+
+    /// Takes in what a worker says.
+    pub fn on_done(&mut self, now: u64, done: Done) {
+        match &done.found {
+            Ok(id) => {
+                self.retried.remove(&id.inode);
+                let changes = self.parts.registry.verified(*id, done.began_ktime_ns);
+                self.apply(now, changes);
+            }
+            Err(error) => self.not_entered(now, done.expected, done.began_ktime_ns, error),
+        }
+        self.parts.scheduler.completed(now, done.completion);
+    }
+
+    /// A client wants a poll; its number.
+    pub fn poll_requested(&mut self) -> u64 {
+        self.parts.scheduler.poll_requested()
+    }
+
+    /// The next job, if a worker may have one.
+    pub fn next_job(&mut self, now: u64) -> Option<Job> {
+        let request = self.parts.scheduler.next(now)?;
+        let inode = request.netns_inode;
+        let entry = self.parts.registry.get(inode);
+        let target = entry.map_or_else(
+            || crate::netns::Target { id: NetnsId { inode, cookie: 0 }, doors: Vec::new() },
+            crate::netns::registry::Entry::target,
+        );
+        let name = entry.map_or_else(|| Arc::from(""), |entry| Arc::clone(&entry.name));
+        Some(Job { request, target, name })
+    }
+
+    /// When [`next_job`](Self::next_job) may have something, `CLOCK_MONOTONIC` nanoseconds.
+    pub fn deadline(&self) -> u64 {
+        self.parts.scheduler.deadline()
+    }
+
+    /// The poll that has ended since the last call.
+    pub fn finished_poll(&mut self, now: u64) -> Option<PollFinished> {
+        let finished = self.parts.scheduler.finished_polls(now)?;
+        self.parts.metrics.poll_finished(&finished);
+        Some(finished)
+    }
+
+    /// Change events since the last call.
+    pub fn take_events(&mut self) -> Vec<pb::Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// What the engine wants to know since the last call.
+    pub fn take_wants(&mut self) -> Wants {
+        std::mem::take(&mut self.wants)
+    }
+
+    /// A full look is due, or mounts may have changed.
+    pub fn want_look(&mut self, everything: bool) {
+        self.wants.everything |= everything;
+        self.wants.mounts = true;
+    }
+
+    /// Writes the gauges.
+    pub fn report(&self) {
+        let Parts { registry, connections, scheduler, metrics, .. } = &self.parts;
+        metrics.report(registry, connections, scheduler, self.excluded.len());
+    }
+
+    fn netns_created(&mut self, now: u64, seen: &NetnsEvent) {
+        let id = NetnsId { inode: seen.netns_inode, cookie: seen.netns_cookie };
+        let source = if seen.hook == hook::COPY_NET_NS { Source::KernelFunction } else { Source::Process };
+        let creator = (seen.task.tgid != 0).then(|| Creator {
+            thread: Thread { pid: seen.task.tgid, tid: seen.task.tid },
+            comm: names::comm(&seen.task.comm),
+        });
+        let changes = self.parts.registry.created(id, seen.header.ktime_ns, source, creator);
+        self.apply(now, changes);
+    }
+
+    fn transition(&mut self, now: u64, seen: &Transition, numbers: Option<&TcpNumbers>) {
+        let netns = NetnsId { inode: seen.netns_inode, cookie: seen.netns_cookie };
+        let located = seen.flags & socket::CLASSIC == 0 && netns.inode != 0;
+        if located {
+            let changes = self.parts.registry.seen(netns, seen.header.ktime_ns);
+            self.apply(now, changes);
+        }
+        let known = self.parts.connections.apply(seen);
+        if known.own && self.parts.own_connections == OwnConnections::Exclude {
+            self.parts.metrics.own_event();
+            return;
+        }
+        if located && self.excluded.contains(&netns.inode) {
+            self.parts.metrics.excluded_event();
+            return;
+        }
+        let event = match &known.closed {
+            Some(closed) => {
+                change_event::tcp_close(seen, numbers.unwrap_or(&TcpNumbers::default()), &known, closed)
+            }
+            None => change_event::tcp_state(seen, &known),
+        };
+        self.publish(seen.header.ktime_ns, located.then_some(netns), event);
+        if located && seen.flags & socket::MPTCP == 0 {
+            self.trigger(now, seen, &known);
+        }
+    }
+
+    /// A transition that leads to a request.
+    fn trigger(&mut self, now: u64, seen: &Transition, known: &Observation) {
+        let scheduler = &mut self.parts.scheduler;
+        if seen.header.kind == kind::TCP_CLOSE {
+            scheduler.closed(seen.netns_inode, known.cookie);
+        } else if seen.new_state == State::LISTEN && self.parts.look_up_listeners {
+            scheduler.listening(now, seen.netns_inode);
+        } else if seen.new_state == State::ESTABLISHED && self.parts.look_up_established {
+            let event_sequence = self.parts.stamp.sequence();
+            if known.cookie == 0 {
+                scheduler.uncertain(now, seen.netns_inode, event_sequence);
+                return;
+            }
+            let lookup = Lookup {
+                family: u8::try_from(seen.family).unwrap_or(0),
+                source: seen.source,
+                destination: seen.destination,
+                source_port: seen.source_port,
+                destination_port: seen.destination_port,
+                interface: seen.bound_if,
+                cookie: known.cookie,
+                event_sequence,
+                owner: known.owner,
+            };
+            scheduler.established(now, seen.netns_inode, lookup);
+        }
+    }
+
+    fn lost(&mut self, now: u64, batch: &EventBatch, after_sequence: u64) {
+        let count = |kinds: &[u32]| -> u64 {
+            kinds.iter().filter_map(|kind| batch.lost.get(*kind as usize)).sum()
+        };
+        let counts = [
+            (pb::EventKind::Unspecified, count(&[0])),
+            (pb::EventKind::NetnsCreated, count(&[kind::NETNS_CREATED])),
+            (pb::EventKind::NetnsDestroyed, count(&[kind::NETNS_DESTROYED, kind::NETNS_SOME_DESTROYED])),
+            (pb::EventKind::TcpState, count(&[kind::TCP_STATE])),
+            (pb::EventKind::TcpClose, count(&[kind::TCP_CLOSE])),
+        ];
+        let lost: Vec<pb::LossCount> = counts
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| pb::LossCount { kind: kind.into(), count })
+            .collect();
+        let before_sequence = self.parts.stamp.sequence() + 1;
+        let place = pb::LossPlace::RingBuffer.into();
+        let loss = pb::Loss { place, after_sequence, before_sequence, lost };
+        self.publish(batch.drained_ktime_ns, None, Kind::Loss(loss));
+        self.parts.connections.lost();
+        self.parts.scheduler.all_uncertain(now);
+        self.want_look(true);
+        self.ask_who_lives();
+    }
+
+    fn not_entered(&mut self, now: u64, expected: NetnsId, began_ktime_ns: u64, error: &EnterError) {
+        match error {
+            EnterError::Mismatch { found, .. } if found.inode == expected.inode => {
+                let changes = self.parts.registry.mismatched(expected, *found, began_ktime_ns);
+                self.apply(now, changes);
+            }
+            EnterError::Gone(_) | EnterError::NoDoor(_) | EnterError::Mismatch { .. } => {
+                self.parts.registry.gone(expected);
+                self.wants.alive.push(expected);
+                self.want_look(true);
+                self.to_retry.insert(expected.inode);
+            }
+            EnterError::Denied { .. } | EnterError::Failed { .. } => {
+                tracing::debug!(%error, "namespace not entered");
+            }
+            EnterError::Home(_) => tracing::error!(%error, "a worker ended"),
+        }
+    }
+
+    fn ask_who_lives(&mut self) {
+        let all = self.parts.registry.iter().filter(|entry| !entry.own).map(|entry| entry.id);
+        self.wants.alive = all.collect();
+    }
+
+    fn apply(&mut self, now: u64, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            match change {
+                Change::Created { netns, at_ktime_ns, source, creator } => {
+                    let creator = creator.map(|creator| pb::Owner {
+                        pid: creator.thread.pid,
+                        comm: creator.comm,
+                        source: pb::OwnerSource::Netns.into(),
+                    });
+                    let event = Kind::NetnsCreated(pb::NetnsCreated { source: names::source(source).into(), creator });
+                    self.publish_named(at_ktime_ns, Some((netns.id, &netns.name)), event);
+                    let announced = matches!(source, Source::KernelFunction | Source::Process);
+                    self.include(now, netns.id.inode, &netns.name, !announced);
+                    self.wants.mounts = true;
+                }
+                Change::Destroyed { netns, at_ktime_ns, source, lifetime_ns } => {
+                    let lifetime_ns = lifetime_ns.unwrap_or(0);
+                    let event = pb::NetnsDestroyed { source: names::source(source).into(), lifetime_ns };
+                    let event = Kind::NetnsDestroyed(event);
+                    self.publish_named(at_ktime_ns, Some((netns.id, &netns.name)), event);
+                    self.forget(netns.id.inode);
+                }
+                Change::Renamed { netns, was } => {
+                    tracing::debug!(netns = %netns.id, %was, name = %netns.name, "namespace renamed");
+                    self.include(now, netns.id.inode, &netns.name, true);
+                }
+            }
+        }
+    }
+
+    /// Brings the schedule in line with the registry.
+    fn sync(&mut self, now: u64, late: bool) {
+        let all: HashMap<u32, Arc<str>> =
+            self.parts.registry.iter().map(|entry| (entry.id.inode, Arc::clone(&entry.name))).collect();
+        for (inode, name) in &all {
+            self.include(now, *inode, name, late);
+        }
+    }
+
+    /// Adds a living namespace to the schedule, or leaves it out.
+    fn include(&mut self, now: u64, inode: u32, name: &str, late: bool) {
+        if self.parts.netns.selects(name, inode) {
+            if self.excluded.remove(&inode) {
+                self.wants.drop.push((inode, false));
+            }
+            if !self.parts.scheduler.knows(inode) && self.parts.registry.get(inode).is_some() {
+                self.parts.scheduler.netns_added(now, inode, late);
+            }
+        } else if self.excluded.insert(inode) {
+            self.wants.drop.push((inode, true));
+            self.parts.scheduler.netns_removed(inode);
+        }
+    }
+
+    fn forget(&mut self, inode: u32) {
+        if self.excluded.remove(&inode) {
+            self.wants.drop.push((inode, false));
+        }
+        self.to_retry.remove(&inode);
+        self.retried.remove(&inode);
+        if self.parts.registry.get(inode).is_none() {
+            self.parts.scheduler.netns_removed(inode);
+        }
+    }
+
+    fn publish(&mut self, ktime_ns: u64, netns: Option<NetnsId>, event: Kind) {
+        let name = netns.and_then(|id| self.parts.registry.get(id.inode)).map(|entry| Arc::clone(&entry.name));
+        self.publish_named(ktime_ns, netns.map(|id| (id, name.as_deref().unwrap_or(""))), event);
+    }
+
+    fn publish_named(&mut self, ktime_ns: u64, netns: Option<(NetnsId, &str)>, event: Kind) {
+        self.parts.metrics.event(&event);
+        let wall_ns = self.parts.clock.wall_ns(ktime_ns);
+        let event = self.parts.stamp.event(ktime_ns, wall_ns, netns, event);
+        self.events.push(event);
+    }
+}
+
+/// States that lead to requests, numbered as in the kernel's `net/tcp_states.h`.
+struct State;
+
+impl State {
+    const ESTABLISHED: u8 = 1;
+    const LISTEN: u8 = 10;
+}
