@@ -15,10 +15,11 @@ use xtcp_proto::event::v1::{self as pb, event::Event as Kind};
 use crate::change_event::{self, Stamp};
 use crate::clock::Clock;
 use crate::collector::{Done, Job};
-use crate::config::{Netns, OwnConnections};
+use crate::config::OwnConnections;
 use crate::connections::{Connections, Observation};
 use crate::event::{Event, EventBatch, NetnsEvent};
 use crate::netns::enter::EnterError;
+use crate::netns::filter::NetnsFilter;
 use crate::netns::registry::{Change, Creator, Registry, Source};
 use crate::netns::{NetnsId, Snapshot, Thread};
 use crate::scheduler::{Lookup, PollFinished, Scheduler};
@@ -51,7 +52,7 @@ pub struct Parts {
     /// Wall time.
     pub clock: Arc<Clock>,
     /// Which namespaces are wanted.
-    pub netns: Netns,
+    pub filter: NetnsFilter,
     /// Whether the agent's own sockets make events.
     pub own_connections: OwnConnections,
     /// Sockets that become established are asked for.
@@ -365,7 +366,7 @@ impl Engine {
 
     /// Adds a living namespace to the schedule, or leaves it out.
     fn include(&mut self, now: u64, inode: u32, name: &str, late: bool) {
-        if self.parts.netns.selects(name, inode) {
+        if self.parts.filter.matches(name, inode) {
             if self.excluded.remove(&inode) {
                 self.wants.drop.push((inode, false));
             }
