@@ -128,12 +128,11 @@ impl Collector {
                 socket_fd: exchange::descriptor(&visit.socket),
                 netlinker_id: self.number,
             };
-            let answered = self.exchange.prepare(&visit.socket, self.settings.timeout).and_then(|()| {
-                match &request.scope {
+            let answered =
+                Exchange::prepare(&visit.socket, self.settings.timeout).and_then(|()| match &request.scope {
                     Scope::Dump | Scope::Listeners => self.dump(&visit.socket, &context, &mut delivery),
                     Scope::Lookups(lookups) => self.look_up(&visit.socket, lookups, &context, &mut delivery),
-                }
-            });
+                });
             drop(visit);
             self.flush(&mut delivery);
             match answered {

@@ -7,6 +7,7 @@ mod btf;
 mod control;
 mod drain;
 mod ladder;
+mod metrics;
 mod offsets;
 mod tracefs;
 
@@ -22,6 +23,7 @@ use xtcp_common::setting;
 pub use control::{Control, Counters};
 pub use drain::{Drain, DrainHandle};
 pub use ladder::ladder;
+pub use metrics::EbpfMetrics;
 
 /// What the programs shall report, and how.
 #[derive(Clone, Debug)]

@@ -276,9 +276,8 @@ impl Engine {
     }
 
     fn lost(&mut self, now: u64, batch: &EventBatch, after_sequence: u64) {
-        let count = |kinds: &[u32]| -> u64 {
-            kinds.iter().filter_map(|kind| batch.lost.get(*kind as usize)).sum()
-        };
+        let count =
+            |kinds: &[u32]| -> u64 { kinds.iter().filter_map(|kind| batch.lost.get(*kind as usize)).sum() };
         let counts = [
             (pb::EventKind::Unspecified, count(&[0])),
             (pb::EventKind::NetnsCreated, count(&[kind::NETNS_CREATED])),
@@ -334,7 +333,10 @@ impl Engine {
                         comm: creator.comm,
                         source: pb::OwnerSource::Netns.into(),
                     });
-                    let event = Kind::NetnsCreated(pb::NetnsCreated { source: names::source(source).into(), creator });
+                    let event = Kind::NetnsCreated(pb::NetnsCreated {
+                        source: names::source(source).into(),
+                        creator,
+                    });
                     self.publish_named(at_ktime_ns, Some((netns.id, &netns.name)), event);
                     let announced = matches!(source, Source::KernelFunction | Source::Process);
                     self.include(now, netns.id.inode, &netns.name, !announced);
@@ -391,7 +393,8 @@ impl Engine {
     }
 
     fn publish(&mut self, ktime_ns: u64, netns: Option<NetnsId>, event: Kind) {
-        let name = netns.and_then(|id| self.parts.registry.get(id.inode)).map(|entry| Arc::clone(&entry.name));
+        let name =
+            netns.and_then(|id| self.parts.registry.get(id.inode)).map(|entry| Arc::clone(&entry.name));
         self.publish_named(ktime_ns, netns.map(|id| (id, name.as_deref().unwrap_or(""))), event);
     }
 

@@ -1,6 +1,7 @@
 //! The agent: kernel events become targeted `inet_diag` requests, records and change events; beside them every
 //! namespace is polled on the clock.
 
+pub mod agent;
 pub mod change_event;
 pub mod cli;
 pub mod clock;

@@ -1,2 +1,61 @@
-//! `xtcp2-agent`.
-fn main() {}
+//! `xtcp2-agent`: parse, build, run, drain.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use xtcp_agent::cli::{self, Task};
+use xtcp_agent::config::Config;
+use xtcp_agent::{agent, logging};
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse() {
+        Ok(invocation) => invocation,
+        Err(stop) => return stop.exit(),
+    };
+    match invocation.task {
+        Task::Check { json: _ } => ExitCode::SUCCESS,
+        Task::Run => match invocation.config() {
+            Ok(config) => collect(config),
+            Err(errors) => cli::refuse(&errors),
+        },
+    }
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+fn collect(config: Config) -> ExitCode {
+    match logging::init(&config.log).map_err(anyhow::Error::from).and_then(|()| run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed; the status still tells.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    // The work is in threads of its own; what runs here waits for sockets and timers.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("xtcp-io")
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = shutdown.clone();
+        let signals = tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            stop.cancel();
+        });
+        let ended = agent::run(config, shutdown).await;
+        signals.abort();
+        Ok(ended?)
+    })
+}

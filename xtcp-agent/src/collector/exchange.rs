@@ -22,7 +22,7 @@ const BUFFER_BYTES: usize = 32 * 1024;
 
 /// Why a request was not answered in full.
 #[derive(Debug, Error)]
-pub enum Fault {
+pub(super) enum Fault {
     /// The namespace's tables changed under the dump (`NLM_F_DUMP_INTR`).
     #[error("dump interrupted by changes")]
     Interrupted,
@@ -94,7 +94,7 @@ impl Exchange {
     }
 
     /// Bounds the waits on a new socket.
-    pub(super) fn prepare(&self, socket: &Socket, timeout: Duration) -> Result<(), Fault> {
+    pub(super) fn prepare(socket: &Socket, timeout: Duration) -> Result<(), Fault> {
         let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
         setsockopt(socket, ReceiveTimeout, &TimeVal::microseconds(micros))
             .map_err(|errno| Fault::Call { call: "setsockopt(SO_RCVTIMEO)", source: errno.into() })

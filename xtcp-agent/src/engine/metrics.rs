@@ -42,8 +42,10 @@ impl EngineMetrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        let malformed_events =
-            IntCounter::new("xtcp_malformed_events_total", "Samples of the ring buffer that are no event of ours.")?;
+        let malformed_events = IntCounter::new(
+            "xtcp_malformed_events_total",
+            "Samples of the ring buffer that are no event of ours.",
+        )?;
         registry.register(Box::new(malformed_events.clone()))?;
         let poll_seconds = Gauge::new("xtcp_poll_duration_seconds", "How long the last poll took.")?;
         registry.register(Box::new(poll_seconds.clone()))?;
@@ -74,7 +76,11 @@ impl EngineMetrics {
                  than lookups), merged (into a running poll), overruns (polls that began a period late).",
                 "what",
             )?,
-            polls: counter("xtcp_polls_total", "Polls of all namespaces that ended, by completeness.", "complete")?,
+            polls: counter(
+                "xtcp_polls_total",
+                "Polls of all namespaces that ended, by completeness.",
+                "complete",
+            )?,
             poll_rows: gauge("xtcp_poll_rows", "Rows of the last poll.")?,
             poll_seconds,
         })

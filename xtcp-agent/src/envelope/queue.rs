@@ -1,6 +1,8 @@
 //! The queue in front of the envelope.
 
-use tokio::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{self, error::SendTimeoutError};
 
 use super::Metrics;
 use crate::record::RowChunk;
@@ -25,6 +27,17 @@ impl RowSender {
         match self.chunks.try_send(chunk) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Full(chunk) | mpsc::error::TrySendError::Closed(chunk)) => {
+                self.metrics.refused(chunk.rows.len());
+                false
+            }
+        }
+    }
+
+    /// Queues a chunk, waiting for room at most `patience`; then drops and counts its rows. Whether it was queued.
+    pub async fn offer_within(&self, chunk: RowChunk, patience: Duration) -> bool {
+        match self.chunks.send_timeout(chunk, patience).await {
+            Ok(()) => true,
+            Err(SendTimeoutError::Timeout(chunk) | SendTimeoutError::Closed(chunk)) => {
                 self.metrics.refused(chunk.rows.len());
                 false
             }

@@ -1,0 +1,409 @@
+//! The composition root: the only module that knows every other one. Builds them from a `Config`, runs them until told
+//! to stop, and takes them down in order.
+
+mod driver;
+mod identity;
+mod rows;
+mod scout;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use xtcp_inet_diag::request::Extensions;
+use xtcp_inet_diag::state::State;
+
+use crate::change_event::Stamp;
+use crate::clock::{self, Clock};
+use crate::collector::{self, CollectorMetrics, Shared, WorkerHandle};
+use crate::config::{Config, EbpfMode};
+use crate::connections::Connections;
+use crate::destination::{self, DestinationError};
+use crate::ebpf::{self, EbpfConfig, EbpfError, EbpfMetrics, Fact, Loaded, Rung};
+use crate::engine::{Engine, EngineMetrics, Parts};
+use crate::envelope;
+use crate::event_sink::{Bound, EventHub, SinkError, SinkMetrics, SinkSettings, Sinks};
+use crate::grpc::{self, GrpcError, GrpcMetrics, PollRequest, RowHub, Services};
+use crate::marshaller;
+use crate::metrics::{self, MetricsError, Readiness};
+use crate::netns::discover::{DiscoverError, Discovery};
+use crate::netns::enter;
+use crate::netns::filter::{FilterError, NetnsFilter};
+use crate::netns::handle::Handles;
+use crate::netns::registry::Registry;
+use crate::netns::watch::{MountWatch, WatchError};
+use crate::record::builder::Builder;
+use crate::scheduler::{self, Scheduler};
+
+use driver::Driver;
+use rows::WorkerSink;
+use scout::Scout;
+
+/// Sockets followed between birth and CLOSE at most: about 150 bytes each.
+const CONNECTIONS: usize = 1 << 19;
+/// Drains of the ring buffer that may wait for the engine; behind them the ring buffer itself fills and counts.
+const EVENT_BATCHES: usize = 16;
+/// Chunks of rows (at most 512 rows each) that may wait for the destination.
+const ROW_CHUNKS: usize = 128;
+/// Rows that may wait for one gRPC client, bytes.
+const GRPC_ROW_BYTES: usize = 16 << 20;
+/// Full looks without a trace after which a namespace is given up: where nothing tells of ends, and where a hook does.
+const PATIENCE: (u32, u32) = (2, 4);
+
+/// Why the agent could not start, or ended.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "each variant is the error of the module it is named after")]
+pub enum RunError {
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    #[error("metrics: {0}")]
+    Registry(#[from] prometheus::Error),
+    #[error(transparent)]
+    Grpc(#[from] GrpcError),
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    #[error(transparent)]
+    Marshaller(#[from] marshaller::UnknownFormat),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    #[error("--ebpf require: {0}")]
+    Ebpf(#[from] EbpfError),
+    /// A system call at start.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// Its errno.
+        source: io::Error,
+    },
+    #[error("delivery ended: {0}")]
+    Delivery(#[from] envelope::DeliveryError),
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |source| RunError::System { what, source }
+}
+
+/// Everything that is taken down at the end.
+struct Running {
+    driver: Driver,
+    services: Vec<JoinHandle<()>>,
+    delivery: JoinHandle<Result<(), envelope::DeliveryError>>,
+    sinks: Sinks,
+    events: EventHub,
+    rows: RowHub,
+    stop_services: CancellationToken,
+}
+
+/// Runs the agent until `shutdown`, then drains what it holds within `--shutdown-timeout`.
+///
+/// # Errors
+///
+/// When a part cannot start, or its destination takes no more.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let deadline = config.program.shutdown_timeout;
+    let mut running = start(config).await?;
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => None,
+        ended = &mut running.delivery => Some(ended),
+        () = running.driver.run() => None,
+    };
+    tracing::info!("stopping: no more polls, sending what is left");
+    let Running { driver, services, delivery, sinks, events, rows, stop_services } = running;
+    let stopped = tokio::time::timeout(deadline, async {
+        driver.stop().await;
+        let delivered = match ended {
+            Some(ended) => ended,
+            None => delivery.await,
+        };
+        rows.close();
+        let unsent = sinks.drain(deadline / 2).await;
+        if unsent > 0 {
+            tracing::warn!(unsent, "change events were not sent before the end");
+        }
+        events.close();
+        stop_services.cancel();
+        for service in services {
+            if let Err(error) = service.await {
+                tracing::error!(%error, "a service failed");
+            }
+        }
+        delivered
+    })
+    .await;
+    match stopped {
+        Ok(Ok(delivered)) => delivered.map_err(RunError::from),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "delivery failed");
+            Ok(())
+        }
+        Err(_) => {
+            tracing::warn!(?deadline, "not everything ended within --shutdown-timeout: leaving");
+            Ok(())
+        }
+    }
+}
+
+#[expect(clippy::too_many_lines, reason = "the one place where all parts are put together, in order")]
+async fn start(config: Config) -> Result<Running, RunError> {
+    let metrics_registry = metrics::registry(env!("CARGO_PKG_VERSION"))?;
+    let readiness = Readiness::default();
+    let filter = NetnsFilter::parse(&config.netns.include, &config.netns.exclude)?;
+    let host = identity::host(&config.identity).map_err(system("read the boot id"))?;
+    let clock = Arc::new(Clock::new().map_err(|e| system("read the clocks")(e.into()))?);
+    let destination = destination::parse(&config.records.dest)?;
+    let marshaller = marshaller::parse(&config.records.marshal)?;
+
+    // Listening sockets first: a port that is taken ends the start before anything is attached.
+    let metrics_listener = metrics::bind(config.listen.prom).await?;
+    let grpc_listener = grpc::bind(config.listen.grpc()).await?;
+
+    // Events gather in the ring buffer from here on; the first look at the host comes after, so that between the two
+    // nothing is missed.
+    let ebpf_metrics = EbpfMetrics::register(&metrics_registry)?;
+    let loaded = load_ebpf(&config, !filter.is_empty())?;
+    ebpf_metrics.attached(loaded.as_ref().map(|loaded| loaded.attached.as_slice()));
+    let tells_ends =
+        loaded.as_ref().is_some_and(|l| l.attached.iter().any(|a| a.fact == Fact::NetnsDestroyed));
+
+    let own = enter::current().map_err(system("identify the agent's own network namespace"))?;
+    let handles = Handles::probe();
+    let discovery = Discovery::new(config.netns.dirs.clone())?;
+    let watch = MountWatch::new(config.netns.dirs.clone())?;
+    let (scout, looks) =
+        Scout::spawn(discovery, handles).map_err(system("start the thread that looks for namespaces"))?;
+
+    let events = EventHub::default();
+    let rows = RowHub::new(GRPC_ROW_BYTES);
+    let envelope_metrics = envelope::Metrics::register(&metrics_registry)?;
+    let (row_sender, row_queue) = envelope::queue(ROW_CHUNKS, envelope_metrics.clone());
+    let stop_services = CancellationToken::new();
+    let delivery = tokio::spawn(envelope::run(
+        row_queue,
+        envelope::Delivery {
+            limits: envelope::Limits {
+                rows: config.envelope.flush_rows as usize,
+                bytes: config.envelope.flush_bytes as usize,
+                age: config.envelope.flush_age,
+            },
+            drain: config.program.shutdown_timeout / 2,
+            ..envelope::Delivery::default()
+        },
+        marshaller,
+        destination.open()?,
+        (envelope_metrics, destination::Metrics::register(&metrics_registry)?),
+        CancellationToken::new(),
+    ));
+    let sink_metrics = SinkMetrics::register(&metrics_registry)?;
+    let bound = Bound { events: config.events.queue as usize, ..Bound::default() };
+    let sinks = Sinks::start(
+        &events,
+        &config.events.sinks,
+        &SinkSettings {
+            hostname: host.hostname.clone(),
+            marshal: config.events.marshal,
+            bound,
+            by_default: config.events.by_default,
+        },
+        &sink_metrics,
+    )
+    .await?;
+
+    let settings = Arc::new(collector::Settings {
+        states: config.poll.states(),
+        extensions: Extensions::ALL,
+        include_ports: config.sockets.include_ports.clone(),
+        exclude_ports: config.sockets.exclude_ports.clone(),
+        timeout: config.poll.timeout,
+        lookups_per_send: usize::from(config.lookup.batch),
+    });
+    let shared = Shared {
+        settings,
+        builder: Builder::new(host.clone(), identity::kernel_version()),
+        clock: Arc::clone(&clock),
+        counter: Arc::new(AtomicU64::new(0)),
+        metrics: CollectorMetrics::register(&metrics_registry)?,
+        handles,
+    };
+    let workers = usize::from(config.netns.workers);
+    let (done_to, done) = mpsc::channel(2 * workers);
+    let mut threads: Vec<WorkerHandle> = Vec::new();
+    for number in 0..workers {
+        let sink = WorkerSink::new(row_sender.clone(), rows.clone(), config.poll.timeout, Handle::current());
+        let worker = collector::spawn(number, shared.clone(), Box::new(sink), done_to.clone());
+        threads.push(worker.map_err(system("start a worker thread"))?);
+    }
+    drop((row_sender, done_to));
+
+    let now = clock::ktime_ns();
+    let engine = Engine::new(Parts {
+        registry: Registry::new(own, if tells_ends { PATIENCE.1 } else { PATIENCE.0 }),
+        connections: Connections::new(CONNECTIONS, std::process::id()),
+        scheduler: Scheduler::new(schedule(&config, loaded.is_some()), now, identity::seed(&host)),
+        stamp: Stamp::new(host.hostname.clone(), host.boot_id.clone(), host.agent_instance.clone()),
+        clock: Arc::clone(&clock),
+        filter,
+        own_connections: config.sockets.own_connections,
+        look_up_established: config.poll.states().contains(State::Established),
+        look_up_listeners: config.poll.states().contains(State::Listen),
+        metrics: EngineMetrics::register(&metrics_registry)?,
+    });
+
+    let (polls_to, polls) = mpsc::channel::<PollRequest>(64);
+    let services = vec![
+        service(
+            "metrics",
+            metrics::serve(
+                metrics_listener,
+                metrics_registry.clone(),
+                readiness.clone(),
+                stop_services.clone(),
+            ),
+        ),
+        service(
+            "gRPC",
+            grpc::serve(
+                grpc_listener,
+                Services {
+                    rows: rows.clone(),
+                    polls: polls_to,
+                    events: events.clone(),
+                    event_bound: bound,
+                    event_counters: sink_metrics.sink("grpc"),
+                },
+                GrpcMetrics::register(&metrics_registry)?,
+                stop_services.clone(),
+            ),
+        ),
+    ];
+    let (batches_to, batches) = mpsc::channel(EVENT_BATCHES);
+    say_what_runs(&config, loaded.as_ref());
+    let (drain, control) = match loaded {
+        Some(Loaded { drain, control, .. }) => {
+            let drain = drain.start(batches_to).map_err(RunError::Ebpf)?;
+            (Some(drain), Some(control))
+        }
+        None => (None, None),
+    };
+    let driver = Driver::new(driver::Means {
+        engine,
+        threads,
+        done,
+        batches: Some(batches).filter(|_| control.is_some()),
+        polls,
+        watch,
+        scout,
+        looks,
+        drain,
+        control,
+        ebpf_metrics,
+        readiness,
+        events: events.clone(),
+        rows: rows.clone(),
+        clock,
+        frequency: config.poll.frequency,
+        reconcile: config.netns.reconcile_frequency,
+    });
+    Ok(Running { driver, services, delivery, sinks, events, rows, stop_services })
+}
+
+fn load_ebpf(config: &Config, netns_filter: bool) -> Result<Option<Loaded>, RunError> {
+    if config.ebpf.mode == EbpfMode::Off {
+        return Ok(None);
+    }
+    let deny: Vec<Rung> = ebpf::ladder()
+        .iter()
+        .filter(|info| config.ebpf.deny.iter().any(|name| name == info.program))
+        .map(|info| info.rung)
+        .collect();
+    let loaded = ebpf::load(&EbpfConfig {
+        ring_bytes: config.ebpf.ring_bytes,
+        state_mask: config.poll.states().bits(),
+        include_ports: config.sockets.include_ports.clone(),
+        exclude_ports: config.sockets.exclude_ports.clone(),
+        netns_filter,
+        drain_delay: config.ebpf.drain_interval,
+        deny,
+        ..EbpfConfig::default()
+    });
+    match loaded {
+        Ok(loaded) => Ok(Some(loaded)),
+        Err(error) if config.ebpf.mode == EbpfMode::Require => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "NO KERNEL EVENTS: polling only. Connections that live between two polls are not seen; `xtcp2-agent check` \
+                 says what is missing"
+            );
+            Ok(None)
+        }
+    }
+}
+
+fn schedule(config: &Config, events: bool) -> scheduler::Settings {
+    let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    scheduler::Settings {
+        frequency_ns: ns(config.poll.frequency),
+        jitter_pct: u32::from(config.poll.jitter_pct),
+        workers: usize::from(config.netns.workers),
+        lookup_delay_ns: ns(config.lookup.delay),
+        lookups_per_request: 16 * usize::from(config.lookup.batch),
+        lookups_per_s: config.lookup.rate,
+        // An event waits at most one drain interval in the ring buffer, then for the engine.
+        merge_delay_ns: if events { 2 * ns(config.ebpf.drain_interval) + 10_000_000 } else { 0 },
+    }
+}
+
+fn service<E: std::fmt::Display + Send>(
+    name: &'static str,
+    serve: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = serve.await {
+            tracing::error!(%error, "{name} service ended");
+        }
+    })
+}
+
+fn say_what_runs(config: &Config, loaded: Option<&Loaded>) {
+    let grpc: SocketAddr = config.listen.grpc();
+    let every = humantime::format_duration(config.poll.frequency);
+    if let Some(loaded) = loaded {
+        let used = |info: &&ebpf::RungInfo| loaded.attached.iter().any(|attached| attached.rung == info.rung);
+        let hooks: Vec<&str> = ebpf::ladder().iter().filter(used).map(|info| info.hook).collect();
+        tracing::info!(
+            "kernel events from {}; every network namespace polled every {every}",
+            hooks.join(", ")
+        );
+        for (rung, reason) in &loaded.skipped {
+            tracing::debug!(?rung, %reason, "hook not used");
+        }
+    } else {
+        tracing::info!("no kernel events; every network namespace polled every {every}");
+    }
+    let sinks: Vec<String> = config.events.sinks.iter().map(ToString::to_string).collect();
+    tracing::info!(
+        "rows go to {} as {}, change events to {}",
+        config.records.dest,
+        config.records.marshal,
+        sinks.join(", ")
+    );
+    tracing::info!(
+        "rows:    grpcurl -plaintext {grpc} xtcp_flat_record.v1.XTCPFlatRecordService/FlatRecords"
+    );
+    tracing::info!("events:  grpcurl -plaintext {grpc} xtcp_event.v1.EventService/Events");
+    tracing::info!("metrics: curl http://{}/metrics", config.listen.prom);
+}

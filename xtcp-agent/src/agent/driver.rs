@@ -1,0 +1,276 @@
+//! The loop: whatever happens is given to the engine, and what the engine decides is carried out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::scout::{Found, Scout};
+use crate::clock::{self, Clock};
+use crate::collector::{Done, Job, WorkerHandle};
+use crate::ebpf::{Control, DrainHandle, EbpfMetrics};
+use crate::engine::{Engine, Wants};
+use crate::event::EventBatch;
+use crate::event_sink::EventHub;
+use crate::grpc::{PollRequest, RowHub};
+use crate::metrics::Readiness;
+use crate::netns::watch::MountWatch;
+
+/// A namespace is made before it is mounted: mounts are looked at this long after a hint, and once more.
+const MOUNT_DELAYS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
+
+/// Everything that the loop holds.
+pub(super) struct Means {
+    pub(super) engine: Engine,
+    pub(super) threads: Vec<WorkerHandle>,
+    pub(super) done: mpsc::Receiver<Done>,
+    pub(super) batches: Option<mpsc::Receiver<EventBatch>>,
+    pub(super) polls: mpsc::Receiver<PollRequest>,
+    pub(super) watch: MountWatch,
+    pub(super) scout: Scout,
+    pub(super) looks: mpsc::Receiver<Found>,
+    pub(super) drain: Option<DrainHandle>,
+    pub(super) control: Option<Control>,
+    pub(super) ebpf_metrics: EbpfMetrics,
+    pub(super) readiness: Readiness,
+    pub(super) events: EventHub,
+    pub(super) rows: RowHub,
+    pub(super) clock: Arc<Clock>,
+    pub(super) frequency: Duration,
+    pub(super) reconcile: Duration,
+}
+
+/// The loop and its state.
+pub(super) struct Driver {
+    means: Means,
+    /// Workers without a job.
+    idle: Vec<usize>,
+    wants: Wants,
+    /// When mounts are to be looked at, soonest first.
+    mount_looks: Vec<Instant>,
+    last_poll: Option<Instant>,
+    started: Instant,
+    /// The first look came back: polls may begin.
+    looked: bool,
+}
+
+enum Input {
+    Events(EventBatch),
+    Done(Done),
+    Found(Found),
+    Poll(PollRequest),
+    Mounts,
+    Due,
+    EverySecond,
+    Reconcile,
+    End,
+}
+
+impl Driver {
+    pub(super) fn new(means: Means) -> Self {
+        let idle = (0..means.threads.len()).rev().collect();
+        means.readiness.set("polls", Err("the first poll has not ended yet".to_owned()));
+        Self {
+            means,
+            idle,
+            wants: Wants { everything: true, ..Wants::default() },
+            mount_looks: Vec::new(),
+            last_poll: None,
+            started: Instant::now(),
+            looked: false,
+        }
+    }
+
+    /// Runs until all workers have ended, which they do only in error.
+    pub(super) async fn run(&mut self) {
+        let mut every_second = interval(Duration::from_secs(1));
+        every_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reconcile = interval(self.means.reconcile);
+        reconcile.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.due();
+            let means = &mut self.means;
+            let input = tokio::select! {
+                // Events first: what they tell makes every other decision better.
+                biased;
+                Some(batch) = next_batch(&mut means.batches) => Input::Events(batch),
+                done = means.done.recv() => done.map_or(Input::End, Input::Done),
+                Some(found) = means.looks.recv() => Input::Found(found),
+                Some(poll) = means.polls.recv() => Input::Poll(poll),
+                Ok(()) = means.watch.changed() => Input::Mounts,
+                _ = every_second.tick() => Input::EverySecond,
+                _ = reconcile.tick() => Input::Reconcile,
+                () = sleep_until(due) => Input::Due,
+            };
+            if matches!(input, Input::End) {
+                tracing::error!("no worker is left");
+                return;
+            }
+            self.take(input);
+            self.act();
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = clock::ktime_ns();
+        let engine = &mut self.means.engine;
+        match input {
+            Input::Events(batch) => engine.on_events(now, &batch),
+            Input::Done(done) => {
+                self.idle.push(done.worker);
+                engine.on_done(now, done);
+            }
+            Input::Found(Found::Snapshot(snapshot)) => {
+                engine.on_look(now, &snapshot);
+                self.looked |= snapshot.threads.is_some();
+            }
+            Input::Found(Found::Alive(asked, answers)) => engine.on_alive(now, asked, &answers),
+            Input::Poll(request) => {
+                // A client that is gone does not need its number.
+                let _ = request.reply.send(engine.poll_requested());
+            }
+            Input::Mounts => self.look_at_mounts_soon(),
+            Input::EverySecond => self.every_second(),
+            Input::Reconcile => {
+                for (folder, error) in self.means.watch.rewatch() {
+                    tracing::debug!(folder = %folder.display(), %error, "mounts here are only found by reconciling");
+                }
+                engine.want_look(true);
+            }
+            Input::Due | Input::End => {}
+        }
+    }
+
+    /// Carries out what the engine has decided.
+    fn act(&mut self) {
+        let now = clock::ktime_ns();
+        let means = &mut self.means;
+        means.events.publish(&means.engine.take_events());
+        while self.looked && !self.idle.is_empty() {
+            let Some(job) = means.engine.next_job(now) else { break };
+            dispatch(&means.threads, &mut self.idle, job);
+        }
+        if let Some(poll) = means.engine.finished_poll(now) {
+            tracing::debug!(?poll, "poll ended");
+            means.rows.poll_ended(poll.number);
+            means.readiness.set("polls", Ok(()));
+            self.last_poll = Some(Instant::now());
+        }
+        let Wants { mounts, everything, alive, drop } = means.engine.take_wants();
+        for (inode, drop) in drop {
+            if let Some(Err(error)) =
+                means.control.as_ref().map(|control| control.set_netns_drop(inode, drop))
+            {
+                tracing::warn!(%error, inode, "events of a namespace cannot be filtered in the kernel");
+            }
+        }
+        self.wants.everything |= everything;
+        for id in alive {
+            if !self.wants.alive.contains(&id) {
+                self.wants.alive.push(id);
+            }
+        }
+        if mounts {
+            self.look_at_mounts_soon();
+        }
+        let reached = Instant::now();
+        if self.mount_looks.first().is_some_and(|at| *at <= reached) {
+            self.mount_looks.retain(|at| *at > reached);
+            self.wants.mounts = true;
+        }
+        if self.wants != Wants::default()
+            && let Err(wants) = self.means.scout.ask(std::mem::take(&mut self.wants))
+        {
+            self.wants = wants;
+        }
+    }
+
+    fn look_at_mounts_soon(&mut self) {
+        let now = Instant::now();
+        if self.mount_looks.is_empty() {
+            self.mount_looks.extend(MOUNT_DELAYS.map(|delay| now + delay));
+        } else if self.mount_looks.len() == 1 {
+            self.mount_looks.push(now + MOUNT_DELAYS[1]);
+        }
+    }
+
+    /// When to look at the clock again without any input.
+    fn due(&self) -> Instant {
+        let mut due = Instant::now() + Duration::from_secs(1);
+        if self.looked && !self.idle.is_empty() {
+            let wait = self.means.engine.deadline().saturating_sub(clock::ktime_ns());
+            due = due.min(Instant::now() + Duration::from_nanos(wait));
+        }
+        due.min(self.mount_looks.first().copied().unwrap_or(due))
+    }
+
+    fn every_second(&mut self) {
+        let means = &mut self.means;
+        match means.clock.refresh() {
+            Ok(Some(step)) => tracing::info!(step_ns = step, "the wall clock was set"),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "clocks cannot be read"),
+        }
+        means.engine.report();
+        if let Some(control) = &means.control {
+            match control.counters() {
+                Ok(counters) => means.ebpf_metrics.report(&counters),
+                Err(error) => tracing::warn!(%error, "kernel-side counters cannot be read"),
+            }
+        }
+        // Two periods and a little: the third poll would be late.
+        let stale = self.last_poll.unwrap_or(self.started).elapsed();
+        let limit = 2 * means.frequency + Duration::from_secs(5);
+        if stale > limit && self.looked {
+            let reason = format!(
+                "no poll has ended for {}",
+                humantime::format_duration(Duration::from_secs(stale.as_secs()))
+            );
+            means.readiness.set("polls", Err(reason));
+        }
+    }
+
+    /// Ends the threads, takes in what they leave, and publishes it.
+    pub(super) async fn stop(mut self) {
+        if let Some(control) = &self.means.control {
+            control.detach();
+        }
+        if let Some(drain) = self.means.drain.take() {
+            drain.stop();
+            while let Some(batch) = next_batch(&mut self.means.batches).await {
+                self.means.engine.on_events(clock::ktime_ns(), &batch);
+                self.means.events.publish(&self.means.engine.take_events());
+            }
+            if let Err(error) = drain.join() {
+                tracing::warn!(%error, "the ring buffer's reader failed");
+            }
+        }
+        let Means { threads, mut done, looks, mut scout, .. } = self.means;
+        drop(looks);
+        let ended = tokio::task::spawn_blocking(move || {
+            scout.stop();
+            threads.into_iter().map(WorkerHandle::join).filter(Result::is_err).count()
+        });
+        while done.recv().await.is_some() {}
+        if ended.await.is_ok_and(|panicked| panicked > 0) {
+            tracing::error!("a worker panicked");
+        }
+    }
+}
+
+fn dispatch(threads: &[WorkerHandle], idle: &mut Vec<usize>, job: Job) {
+    let Some(worker) = idle.pop() else { return };
+    let sent = threads.get(worker).map(|thread| thread.jobs.try_send(job));
+    if !matches!(sent, Some(Ok(()))) {
+        tracing::error!(worker, "a worker takes no jobs any more");
+    }
+}
+
+/// The next batch; never, when there are no kernel events.
+async fn next_batch(batches: &mut Option<mpsc::Receiver<EventBatch>>) -> Option<EventBatch> {
+    match batches {
+        Some(batches) => batches.recv().await,
+        None => std::future::pending().await,
+    }
+}

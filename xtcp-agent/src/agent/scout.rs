@@ -1,0 +1,89 @@
+//! The thread that looks at the host, so that no look delays an event: mounts, processes, and who lives.
+
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::engine::Wants;
+use crate::netns::discover::Discovery;
+use crate::netns::handle::Handles;
+use crate::netns::{NetnsId, Snapshot};
+
+/// A look's share of this thread's time is at most one in so many, however often it is asked for.
+const REST: u32 = 4;
+
+/// What a look found.
+pub(super) enum Found {
+    /// Mounts, and threads where those were asked for.
+    Snapshot(Snapshot),
+    /// Who lives, asked at this time (`CLOCK_MONOTONIC` nanoseconds).
+    Alive(u64, Vec<(NetnsId, bool)>),
+}
+
+/// The thread.
+pub(super) struct Scout {
+    wants: Option<mpsc::Sender<Wants>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scout {
+    pub(super) fn spawn(discovery: Discovery, handles: Handles) -> io::Result<(Self, mpsc::Receiver<Found>)> {
+        let (wants, mut asked) = mpsc::channel::<Wants>(1);
+        let (found_to, found) = mpsc::channel(4);
+        let thread = thread::Builder::new().name("xtcp-scout".to_owned()).spawn(move || {
+            while let Some(wants) = asked.blocking_recv() {
+                if look(&discovery, handles, &wants, &found_to).is_none() {
+                    return;
+                }
+            }
+        })?;
+        Ok((Self { wants: Some(wants), thread: Some(thread) }, found))
+    }
+
+    /// Asks, if the thread has nothing to do; gives the wish back if it has.
+    pub(super) fn ask(&self, wants: Wants) -> Result<(), Wants> {
+        match self.wants.as_ref().map(|to| to.try_send(wants)) {
+            None | Some(Ok(()) | Err(mpsc::error::TrySendError::Closed(_))) => Ok(()),
+            Some(Err(mpsc::error::TrySendError::Full(wants))) => Err(wants),
+        }
+    }
+
+    /// Ends the thread after the look at hand. The receiver of what is found must be gone by then.
+    pub(super) fn stop(&mut self) {
+        self.wants = None;
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            tracing::error!("the thread that looks for namespaces panicked");
+        }
+    }
+}
+
+/// `None` when nobody listens any more.
+fn look(discovery: &Discovery, handles: Handles, wants: &Wants, to: &mpsc::Sender<Found>) -> Option<()> {
+    let began = Instant::now();
+    if !wants.alive.is_empty() {
+        let asked = clock::ktime_ns();
+        let answers = wants.alive.iter().filter_map(|id| Some((*id, handles.alive(*id)?))).collect();
+        to.blocking_send(Found::Alive(asked, answers)).ok()?;
+    }
+    let looked = Instant::now();
+    if wants.everything {
+        match discovery.scan() {
+            Ok((snapshot, scan)) => {
+                if scan.denied > 0 || scan.failed > 0 {
+                    tracing::debug!(?scan, "a look at the host was not complete");
+                }
+                to.blocking_send(Found::Snapshot(snapshot)).ok()?;
+            }
+            Err(error) => tracing::warn!(%error, "network namespaces of processes are not seen"),
+        }
+    } else if wants.mounts {
+        to.blocking_send(Found::Snapshot(discovery.scan_mounts().0)).ok()?;
+    }
+    tracing::trace!(took = ?began.elapsed(), "looked at the host");
+    // Who lives is asked as often as it matters; walks over the host are not.
+    thread::sleep((looked.elapsed() * REST).min(Duration::from_secs(1)));
+    Some(())
+}
