@@ -22,14 +22,22 @@ pub(super) fn duration(
     move |word| {
         let accepted = format!(
             "accepted: a duration from {} to {}, such as 250ms, 10s or 1m 30s",
-            humantime::format_duration(min),
-            humantime::format_duration(max)
+            in_words(min),
+            in_words(max)
         );
         let value = humantime::parse_duration(word.trim()).map_err(|e| format!("{e}; {accepted}"))?;
         if value < min || value > max {
             return Err(format!("out of range; {accepted}"));
         }
         Ok(value)
+    }
+}
+
+/// As people write it: whole days in hours, as the help has them.
+fn in_words(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds if seconds > 0 && seconds.is_multiple_of(3_600) => format!("{}h", seconds / 3_600),
+        _ => humantime::format_duration(duration).to_string(),
     }
 }
 
@@ -182,10 +190,12 @@ pub(super) fn marshaller() -> impl TypedValueParser<Value = &'static dyn Marshal
         .try_map(|word| marshaller::parse(&word))
 }
 
-/// A hook, by the kernel's name for it.
+/// A hook, by the name of its program or the kernel's name for it.
 pub(super) fn hook() -> impl TypedValueParser<Value = Rung> {
-    PossibleValuesParser::new(ebpf::ladder().iter().map(|info| info.hook)).try_map(|word| {
-        let info = ebpf::ladder().iter().find(|info| info.hook == word);
+    let names =
+        ebpf::ladder().iter().map(|info| PossibleValue::new(info.program).help(info.hook).alias(info.hook));
+    PossibleValuesParser::new(names).try_map(|word| {
+        let info = ebpf::ladder().iter().find(|info| info.program == word || info.hook == word);
         info.map(|info| info.rung).ok_or("no such hook")
     })
 }

@@ -132,34 +132,33 @@ fn climb(facts: &Facts, ebpf: EbpfMode, fact: Fact) -> Ladder {
     Ladder { fact, hooks: chosen.iter().map(|hook| hook.name).collect(), lacks: lacks.join("; ") }
 }
 
+const NO_EVENTS: &str = "no kernel events: connections that live between two polls are not seen, there are no change \
+                         events, and new namespaces wait for the next scan";
+
 /// What is to be said about events.
 fn events(facts: &Facts, mode: EbpfMode, ladders: &[Ladder]) -> Vec<Finding> {
     if mode == EbpfMode::Off {
         return vec![Finding {
             severity: Severity::Note,
             what: "eBPF is switched off (--ebpf off)".to_owned(),
-            why: "connections that live between two polls are not seen, and there are no change events"
-                .to_owned(),
+            why: NO_EVENTS.to_owned(),
             remedy: vec!["leave --ebpf at auto".to_owned()],
         }];
     }
-    let mut findings = Vec::new();
-    let mut blocked = false;
-    if let Some((what, remedy)) = judge::obstacle(facts) {
-        blocked = true;
-        findings.push(Finding {
+    let nothing = || {
+        let reasons: Vec<String> = ladders.iter().map(|ladder| reasons(facts, ladder)).collect();
+        let what = format!("not one hook can be used: {}", reasons.join("; "));
+        ladders.iter().all(|ladder| ladder.hooks.is_empty()).then(|| (what, vec![advice::HOOKS.to_owned()]))
+    };
+    match judge::obstacle(facts).or_else(nothing) {
+        Some((what, remedy)) => vec![Finding {
             severity: if mode == EbpfMode::Require { Severity::Fatal } else { Severity::Degraded },
             what,
-            why: "no kernel events: connections that live between two polls are not seen, there are no change events, \
-                  and new namespaces wait for the next scan"
-                .to_owned(),
+            why: NO_EVENTS.to_owned(),
             remedy,
-        });
+        }],
+        None => ladders.iter().filter_map(|ladder| about_ladder(facts, mode, ladder)).collect(),
     }
-    for ladder in ladders.iter().filter(|_| !blocked) {
-        findings.extend(about_ladder(facts, mode, ladder));
-    }
-    findings
 }
 
 fn about_ladder(facts: &Facts, mode: EbpfMode, ladder: &Ladder) -> Option<Finding> {

@@ -83,6 +83,8 @@ pub struct Hook {
     pub fact: Fact,
     /// The kernel's name for it.
     pub name: &'static str,
+    /// The program behind it, which `--ebpf-deny` takes.
+    pub program: &'static str,
     /// Those of one step are used together; lower steps come first.
     pub step: u8,
     /// What is not known through it; empty when nothing is missing.

@@ -14,7 +14,8 @@ const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 /// Every hook of every ladder.
 pub(super) fn gather(deny: &[Rung]) -> Vec<Hook> {
-    let btf = fs::read("/sys/kernel/btf/vmlinux").map_err(|e| format!("/sys/kernel/btf/vmlinux: {e}"));
+    let btf =
+        fs::read("/sys/kernel/btf/vmlinux").map_err(|e| format!("no BTF: /sys/kernel/btf/vmlinux: {e}"));
     let symbols = fs::read_to_string("/proc/kallsyms").unwrap_or_default();
     let sources = Sources { btf: &btf, symbols: &symbols };
     ebpf::ladder()
@@ -22,6 +23,7 @@ pub(super) fn gather(deny: &[Rung]) -> Vec<Hook> {
         .map(|info| Hook {
             fact: info.fact,
             name: info.hook,
+            program: info.program,
             step: info.step,
             lacks: info.lacks.to_owned(),
             offered: if deny.contains(&info.rung) {
@@ -69,7 +71,7 @@ impl Sources<'_> {
         let wanted: Vec<u8> = [&[0], name.as_bytes(), &[0]].concat();
         match self.btf {
             Ok(btf) if contains(btf, &wanted) => Is::Yes,
-            Ok(_) => Is::No(format!("this kernel's types have no {name}")),
+            Ok(_) => Is::No(format!("this kernel's BTF has no {name}")),
             Err(why) => Is::No(why.clone()),
         }
     }

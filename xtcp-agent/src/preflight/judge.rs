@@ -179,7 +179,7 @@ pub(super) fn neighbours(facts: &Facts) -> Vec<Finding> {
                 // Its own port, as long as it runs: nothing is wrong when somebody checks a host that works.
                 let own = pid.is_some() && running == Some(*pid);
                 let severity = if own { Severity::Note } else { Severity::Fatal };
-                let what = format!("{who} listens on {address}");
+                let what = format!("{address} is in use by {who}");
                 let why = if own { "it is the agent that runs" } else { "the agent could not listen there" };
                 let way = format!("choose another with {flag}, or end what listens there");
                 findings.push(finding(severity, what, why, &[&way]));

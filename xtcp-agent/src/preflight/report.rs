@@ -13,7 +13,7 @@ use super::port::Port;
 use crate::config::format_bytes;
 
 /// Widest label.
-const LABEL: usize = 38;
+const LABEL: usize = 56;
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -147,7 +147,7 @@ impl Page {
                 Is::No(why) => format!("not {verb}: {why}"),
                 Is::Unknown(why) => format!("unknown: {why}"),
             };
-            self.line(hook.name, &state);
+            self.line(&format!("{:<18} {}", hook.program, hook.name), &state);
         }
     }
 

@@ -17,6 +17,7 @@ fn good() -> Facts {
     let hooks = ebpf::ladder().iter().map(|info| Hook {
         fact: info.fact,
         name: info.hook,
+        program: info.program,
         step: info.step,
         lacks: info.lacks.to_owned(),
         offered: Is::Yes,
@@ -228,6 +229,21 @@ fn required_ebpf_means_tcp_events_and_not_every_hook() {
 }
 
 #[test]
+fn without_any_hook_there_is_one_finding_with_every_reason() {
+    let mut facts = good();
+    for hook in &mut facts.ebpf.hooks {
+        hook.offered = no("left out by --ebpf-deny");
+    }
+    let decision = decide(&facts, EbpfMode::Auto);
+    assert_eq!((decision.mode, decision.findings.len()), (Mode::PollOnly, 1));
+    assert!(
+        decision.findings[0].what.contains("fentry/__put_net: left out")
+            && decision.findings[0].why.contains("no kernel events")
+    );
+    assert_eq!(decide(&facts, EbpfMode::Require).mode, Mode::Refuse);
+}
+
+#[test]
 fn what_was_tried_counts_for_more_than_what_is_offered() {
     let mut facts = good();
     facts.ebpf.trial = Some(no("no hook could be attached"));
@@ -272,7 +288,7 @@ fn a_port_of_somebody_else_is_fatal_and_that_of_the_running_agent_is_not() {
     facts.neighbours.metrics = taken(Some(7));
     let decision = decide(&facts, EbpfMode::Auto);
     assert_eq!(decision.mode, Mode::Refuse);
-    assert!(decision.findings[0].what.contains("x (pid 7) listens on 127.0.0.1:9088"));
+    assert!(decision.findings[0].what.contains("127.0.0.1:9088 is in use by x (pid 7)"));
     facts.neighbours.agent = Other::Running { pid: Some(7) };
     assert_eq!(decide(&facts, EbpfMode::Auto).status(), 0);
     facts.neighbours.metrics = taken(None);
