@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::EbpfContext as _;
+use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, TracePointContext};
 use xtcp_common::event::{NetnsEvent, Task, hook, kind};
@@ -26,7 +26,7 @@ fn netns_copied(ctx: FExitContext) -> i32 {
     }
     // SAFETY: the verifier knows the return value as a `struct net`.
     let net = unsafe { Ptr::new(net) };
-    report(kind::NETNS_CREATED, hook::COPY_NET_NS, net, task::current_facts());
+    report(&ctx, kind::NETNS_CREATED, hook::COPY_NET_NS, net, task::current_facts());
     0
 }
 
@@ -39,7 +39,7 @@ fn netns_forked(ctx: BtfTracePointContext) -> i32 {
     if net.is_null() || net.address() == task::netns(parent).address() {
         return 0;
     }
-    report(kind::NETNS_CREATED, hook::FORK, net, task::facts(child));
+    report(&ctx, kind::NETNS_CREATED, hook::FORK, net, task::facts(child));
     0
 }
 
@@ -56,7 +56,7 @@ fn netns_unshared(ctx: TracePointContext) -> i32 {
     let Some(current) = task::current() else { return 0 };
     let net = task::netns(current);
     if !net.is_null() {
-        report(kind::NETNS_CREATED, hook::UNSHARE, net, task::facts(current));
+        report(&ctx, kind::NETNS_CREATED, hook::UNSHARE, net, task::facts(current));
     }
     0
 }
@@ -66,7 +66,7 @@ fn netns_unshared(ctx: TracePointContext) -> i32 {
 fn netns_put(ctx: FEntryContext) -> i32 {
     // SAFETY: the verifier knows the argument as a `struct net`.
     let net = unsafe { Ptr::new(ctx.arg(0)) };
-    report(kind::NETNS_DESTROYED, hook::PUT_NET, net, task::current_facts());
+    report(&ctx, kind::NETNS_DESTROYED, hook::PUT_NET, net, task::current_facts());
     0
 }
 
@@ -86,8 +86,18 @@ fn netns_cleanup(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// `ctx` is for log lines, in builds with them.
 #[inline(always)]
-fn report(kind: u32, hook: u32, net: Ptr, task: Task) {
+#[cfg_attr(not(feature = "log"), expect(unused_variables, reason = "only log lines need it"))]
+fn report(ctx: &impl EbpfContext, kind: u32, hook: u32, net: Ptr, task: Task) {
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(
+        ctx,
+        "netns {}: kind {} hook {}",
+        net.read::<u32>(&OFF_NET_INUM).unwrap_or(0),
+        kind,
+        hook
+    );
     emit::<NetnsEvent>(kind, |sample, header| {
         sample.write(NetnsEvent {
             header,

@@ -65,6 +65,15 @@ fn tcp_state(ctx: BtfTracePointContext) -> i32 {
     if !ports_pass(change, source_port, destination_port) {
         return 0;
     }
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(
+        &ctx,
+        "netns {} port {}: state {} to {}",
+        netns_inode,
+        source_port,
+        change.old,
+        change.new
+    );
     let socket = Socket { sk, net, netns_inode, protocol, source_port, destination_port };
     if change.new == CLOSE {
         if tcp.is_none() {

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::error::Error;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
 use aya::programs::{Program, ProgramError};
@@ -70,12 +71,23 @@ fn reason(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
         let line = log.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_statistics(line));
-        return match line {
-            Some(line) => format!("the kernel refused the program: {io_error}: {line}"),
-            None => format!("the kernel refused the program: {io_error}"),
+        let detail = match line {
+            Some(line) => format!(": {line}"),
+            None if io_error.kind() == io::ErrorKind::PermissionDenied => lockdown(),
+            None => String::new(),
         };
+        return format!("the kernel refused the program: {io_error}{detail}");
     }
     chain(error)
+}
+
+/// The likely cause of a refusal without a word from the verifier, when the kernel is locked down.
+fn lockdown() -> String {
+    let modes = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    match modes.split_once('[').and_then(|(_, rest)| rest.split_once(']')) {
+        Some((mode, _)) if mode != "none" => format!(" (kernel lockdown is {mode})"),
+        _ => String::new(),
+    }
 }
 
 /// What the verifier adds at the end of its log, whatever happened.
