@@ -26,12 +26,11 @@ use crate::collector::{self, CollectorMetrics, Shared, WorkerHandle};
 use crate::config::{Config, EbpfMode};
 use crate::connections::Connections;
 use crate::destination::{self, DestinationError};
-use crate::ebpf::{self, EbpfConfig, EbpfError, EbpfMetrics, Fact, Loaded, Rung};
+use crate::ebpf::{self, EbpfConfig, EbpfError, EbpfMetrics, Fact, Loaded};
 use crate::engine::{Engine, EngineMetrics, Parts};
 use crate::envelope;
 use crate::event_sink::{Bound, EventHub, SinkError, SinkMetrics, SinkSettings, Sinks};
 use crate::grpc::{self, GrpcError, GrpcMetrics, PollRequest, RowHub, Services};
-use crate::marshaller;
 use crate::metrics::{self, MetricsError, Readiness};
 use crate::netns::discover::{DiscoverError, Discovery};
 use crate::netns::enter;
@@ -69,8 +68,6 @@ pub enum RunError {
     Grpc(#[from] GrpcError),
     #[error(transparent)]
     Destination(#[from] DestinationError),
-    #[error(transparent)]
-    Marshaller(#[from] marshaller::UnknownFormat),
     #[error(transparent)]
     Sink(#[from] SinkError),
     #[error(transparent)]
@@ -164,8 +161,6 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let filter = NetnsFilter::parse(&config.netns.include, &config.netns.exclude)?;
     let host = identity::host(&config.identity).map_err(system("read the boot id"))?;
     let clock = Arc::new(Clock::new().map_err(|e| system("read the clocks")(e.into()))?);
-    let destination = destination::parse(&config.records.dest)?;
-    let marshaller = marshaller::parse(&config.records.marshal)?;
 
     // Listening sockets first: a port that is taken ends the start before anything is attached.
     let metrics_listener = metrics::bind(config.listen.prom).await?;
@@ -202,8 +197,8 @@ async fn start(config: Config) -> Result<Running, RunError> {
             drain: config.program.shutdown_timeout / 2,
             ..envelope::Delivery::default()
         },
-        marshaller,
-        destination.open()?,
+        config.records.marshal,
+        config.records.dest.open()?,
         (envelope_metrics, destination::Metrics::register(&metrics_registry)?),
         CancellationToken::new(),
     ));
@@ -324,11 +319,6 @@ fn load_ebpf(config: &Config, netns_filter: bool) -> Result<Option<Loaded>, RunE
     if config.ebpf.mode == EbpfMode::Off {
         return Ok(None);
     }
-    let deny: Vec<Rung> = ebpf::ladder()
-        .iter()
-        .filter(|info| config.ebpf.deny.iter().any(|name| name == info.program))
-        .map(|info| info.rung)
-        .collect();
     let loaded = ebpf::load(&EbpfConfig {
         ring_bytes: config.ebpf.ring_bytes,
         state_mask: config.poll.states().bits(),
@@ -336,7 +326,7 @@ fn load_ebpf(config: &Config, netns_filter: bool) -> Result<Option<Loaded>, RunE
         exclude_ports: config.sockets.exclude_ports.clone(),
         netns_filter,
         drain_delay: config.ebpf.drain_interval,
-        deny,
+        deny: config.ebpf.deny.clone(),
         ..EbpfConfig::default()
     });
     match loaded {
@@ -398,7 +388,7 @@ fn say_what_runs(config: &Config, loaded: Option<&Loaded>) {
     tracing::info!(
         "rows go to {} as {}, change events to {}",
         config.records.dest,
-        config.records.marshal,
+        config.records.marshal.name(),
         sinks.join(", ")
     );
     tracing::info!(
