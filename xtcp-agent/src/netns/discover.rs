@@ -65,7 +65,7 @@ impl Discovery {
         &self.dirs
     }
 
-    /// A full look: files and all threads. Blocks: about 2 µs a thread and 6 µs a process.
+    /// A full look: files and all threads. Blocks: about 5 µs a thread, 12 µs a process and 6 µs a file.
     pub fn scan(&self) -> Result<(Snapshot, Scan), DiscoverError> {
         let mut scan = Scan::default();
         let began_ktime_ns = ktime_ns();

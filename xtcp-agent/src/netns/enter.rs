@@ -99,7 +99,7 @@ impl Visitor {
     }
 
     /// Opens a `NETLINK_SOCK_DIAG` socket in the target, by the first of its doors that leads to it. No other
-    /// descriptor outlives the call. About 10 µs.
+    /// descriptor outlives the call. About 10 µs with the socket's end.
     pub fn open_diag(&mut self, target: &Target) -> Result<Visit, EnterError> {
         if self.lost {
             return Err(EnterError::Home(Errno::ENOTRECOVERABLE.into()));

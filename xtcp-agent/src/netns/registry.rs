@@ -5,89 +5,22 @@
 //! minute: so a look that began before a death does not raise the dead, and one that began before a birth does
 //! not kill the newborn. The same inode with another cookie is another namespace: the old one died unseen.
 
+mod change;
 mod entry;
+mod graves;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 
+pub use change::{Change, Creator, Netns, Source};
 pub use entry::Entry;
 use entry::{Sight, display_name};
+use graves::{Grave, Graves};
 
 use super::filter::NetnsFilter;
 use super::{NetnsId, Snapshot, Target, Thread};
-
-/// How long the dead are remembered, nanoseconds: longer than any look at the host or visit takes.
-const REMEMBER_NS: u64 = 60_000_000_000;
-
-/// How a beginning or an end became known; the same as the event's `NetnsSource`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// An eBPF program on the kernel function that creates or destroys namespaces.
-    KernelFunction,
-    /// An eBPF program on fork or unshare.
-    Process,
-    /// An eBPF program on the kernel's clean-up work, and asking for each.
-    Cleanup,
-    /// Comparison with mounts, processes and handles.
-    Reconcile,
-    /// A socket event from a namespace that nothing had announced.
-    Socket,
-    /// An entry found another namespace than expected.
-    Entry,
-}
-
-/// Who was first inside a new namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Creator {
-    /// The thread, in the initial pid namespace.
-    pub thread: Thread,
-    /// Its command name.
-    pub comm: String,
-}
-
-/// A namespace, and what people call it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Netns {
-    /// Who.
-    pub id: NetnsId,
-    /// `default`, the base name of a mount, or `netns:[inode]`.
-    pub name: Arc<str>,
-}
-
-/// What changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A namespace was created after the agent's start, or first noticed after it.
-    Created {
-        /// Which.
-        netns: Netns,
-        /// When: of the creation where an event told, else of the first sight. `CLOCK_MONOTONIC` nanoseconds.
-        at_ktime_ns: u64,
-        /// How this is known.
-        source: Source,
-        /// By whom.
-        creator: Option<Creator>,
-    },
-    /// A namespace is gone.
-    Destroyed {
-        /// Which.
-        netns: Netns,
-        /// When: of the destruction where an event told, else of the conclusion. `CLOCK_MONOTONIC` nanoseconds.
-        at_ktime_ns: u64,
-        /// How this is known.
-        source: Source,
-        /// Nanoseconds since its creation, where that was seen.
-        lifetime_ns: Option<u64>,
-    },
-    /// People call it otherwise now.
-    Renamed {
-        /// Which, with its new name.
-        netns: Netns,
-        /// Its name until now.
-        was: Arc<str>,
-    },
-}
 
 /// Things that went otherwise than told, counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,10 +41,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Registry {
     entries: HashMap<u32, Entry>,
-    /// Cookie of a dead namespace → a time until which it lived.
-    dead_cookies: HashMap<u64, u64>,
-    /// Inode → a time until which somebody lived under it who is dead.
-    dead_inodes: HashMap<u32, u64>,
+    graves: Graves,
     /// A first full look has been taken: whoever comes from now on is new.
     started: bool,
     patience: u32,
@@ -129,8 +59,7 @@ impl Registry {
         entry.rename();
         Self {
             entries: HashMap::from([(own.inode, entry)]),
-            dead_cookies: HashMap::new(),
-            dead_inodes: HashMap::new(),
+            graves: Graves::new(),
             started: false,
             patience: patience.max(1),
             counts: Counts::default(),
@@ -152,7 +81,14 @@ impl Registry {
                 return changes;
             }
             if entry.is_born_by(id, at_ktime_ns) {
+                if let Some(predecessor) = entry.split(at_ktime_ns)
+                    && !self.graves.may_be_dead(id.inode, predecessor.from)
+                {
+                    self.counts.replaced += 1;
+                    changes.push(entry.to_destroyed(at_ktime_ns.saturating_sub(1), source));
+                }
                 entry.learn(id, at_ktime_ns);
+                entry.anonymous = false;
                 entry.created_ktime_ns.get_or_insert(at_ktime_ns);
                 entry.add_creator(creator.as_ref());
                 if !entry.announced {
@@ -162,7 +98,12 @@ impl Registry {
                 return changes;
             }
         }
-        if self.is_dead(id, at_ktime_ns) || self.is_older_than_entry(id.inode, at_ktime_ns) {
+        let claimed = self.entries.get_mut(&id.inode).is_some_and(|entry| entry.claim(at_ktime_ns));
+        if claimed || self.graves.was_announced(id) {
+            self.counts.stale += 1;
+            return changes;
+        }
+        if self.graves.is_dead(id, at_ktime_ns) || self.is_older_than_entry(id.inode, at_ktime_ns) {
             self.counts.late_creations += 1;
             let name = display_name(id.inode);
             changes.push(Change::Created { netns: Netns { id, name }, at_ktime_ns, source, creator });
@@ -177,14 +118,28 @@ impl Registry {
         changes
     }
 
+    /// A process called `unshare` and is here now: the namespace may be new, or the process asked for something else.
+    /// Whoever is not known is new.
+    pub fn unshared(&mut self, id: NetnsId, at_ktime_ns: u64, creator: Option<Creator>) -> Vec<Change> {
+        let known = self.entries.get(&id.inode).is_some_and(|entry| entry.own || entry.id.matches(id));
+        if known || !self.started {
+            let add = |entry: &mut Entry| entry.add_creator(creator.as_ref());
+            return self.alive_at(id, Sight::at(at_ktime_ns), Source::Process, add);
+        }
+        self.created(id, at_ktime_ns, Source::Process, creator)
+    }
+
     /// The kernel told of an end.
     pub fn destroyed(&mut self, id: NetnsId, at_ktime_ns: u64, source: Source) -> Vec<Change> {
-        let known = self.entries.get(&id.inode).filter(|e| e.dies_by(id, at_ktime_ns)).map(|e| e.own);
-        if known == Some(true) || (known.is_none() && self.is_dead(id, at_ktime_ns)) {
+        let known = self.entries.get(&id.inode).filter(|entry| entry.dies_by(id, at_ktime_ns));
+        let known = known.map(|entry| (entry.own, entry.announced));
+        let told = known.is_none() && self.graves.knows(id, at_ktime_ns);
+        if told || known.is_some_and(|(own, _)| own) {
             self.counts.stale += 1;
             return Vec::new();
         }
-        self.bury(id, at_ktime_ns);
+        let announced = known.is_some_and(|(_, announced)| announced);
+        self.graves.bury(id, Grave { alive_ktime_ns: at_ktime_ns, dead_ktime_ns: at_ktime_ns, announced });
         if known.is_some() {
             return self.remove(id.inode, at_ktime_ns, source).into_iter().collect();
         }
@@ -203,11 +158,20 @@ impl Registry {
         self.alive_at(id, Sight::at(before_ktime_ns), Source::Entry, |_| ())
     }
 
-    /// An entry that expected one namespace found another: the doors of the first are worth nothing until the next
-    /// look, and with equal inodes it is dead.
+    /// An entry that expected one namespace found another. With equal inodes the first is dead and its doors lead to
+    /// the second; else they are worth nothing until the next look.
     pub fn mismatched(&mut self, expected: NetnsId, found: NetnsId, before_ktime_ns: u64) -> Vec<Change> {
-        self.gone(expected);
-        self.verified(found, before_ktime_ns)
+        if expected.inode != found.inode {
+            self.gone(expected);
+            return self.verified(found, before_ktime_ns);
+        }
+        let old = self.entries.get(&found.inode).filter(|entry| !entry.id.matches(found));
+        let doors = old.map(|entry| (entry.mounts.clone(), entry.threads.clone()));
+        self.alive_at(found, Sight::at(before_ktime_ns), Source::Entry, |entry| {
+            if let Some((mounts, threads)) = doors {
+                entry.set_doors(mounts, Some(threads));
+            }
+        })
     }
 
     /// Every door of this namespace is gone. Says nothing of its life: ask its handle, or wait for the next looks.
@@ -231,8 +195,8 @@ impl Registry {
             entry.touch(at_ktime_ns);
             return None;
         }
-        let alive_ktime_ns = entry.alive_ktime_ns;
-        self.bury(id, alive_ktime_ns);
+        let (alive_ktime_ns, announced) = (entry.lived_until(), entry.announced);
+        self.graves.bury(id, Grave { alive_ktime_ns, dead_ktime_ns: at_ktime_ns, announced });
         self.remove(id.inode, at_ktime_ns, source)
     }
 
@@ -265,9 +229,7 @@ impl Registry {
             changes.extend(renamed.filter(|_| !is_new && self.started));
         }
         self.started |= full;
-        let horizon = snapshot.began_ktime_ns.saturating_sub(REMEMBER_NS);
-        self.dead_cookies.retain(|_, at| *at >= horizon);
-        self.dead_inodes.retain(|_, at| *at >= horizon);
+        self.graves.forget(snapshot.began_ktime_ns);
         changes
     }
 
@@ -336,6 +298,11 @@ impl Registry {
         if id.inode == 0 {
             return changes;
         }
+        let nameless = self.entries.get(&id.inode).is_some_and(|entry| entry.id.cookie == 0);
+        if nameless && id.cookie != 0 && self.graves.is_dead(id, sight.from) {
+            self.counts.stale += 1;
+            return changes;
+        }
         if let Some(entry) = self.entries.get_mut(&id.inode)
             && entry.id.matches(id)
         {
@@ -344,7 +311,9 @@ impl Registry {
             visit(entry);
             return changes;
         }
-        if self.is_dead(id, sight.from) || self.is_older_than_entry(id.inode, sight.by) {
+        // Without a cookie it may be one that died meanwhile: the next look tells.
+        let doubtful = id.cookie == 0 && self.graves.may_be_dead(id.inode, sight.from);
+        if doubtful || self.graves.is_dead(id, sight.from) || self.is_older_than_entry(id.inode, sight.by) {
             self.counts.stale += 1;
             return changes;
         }
@@ -353,6 +322,7 @@ impl Registry {
         visit(&mut entry);
         if self.started {
             entry.announced = true;
+            entry.anonymous = id.cookie == 0;
             changes.push(entry.to_created(sight.from, source, None));
         }
         self.entries.insert(id.inode, entry);
@@ -364,33 +334,18 @@ impl Registry {
         self.entries.get(&inode).is_some_and(|entry| entry.own || ktime_ns < entry.identified_ktime_ns)
     }
 
-    /// Whether a namespace that lived at this time is known to be dead: it is itself, or a later one with its inode.
-    fn is_dead(&self, id: NetnsId, alive_ktime_ns: u64) -> bool {
-        (id.cookie != 0 && self.dead_cookies.contains_key(&id.cookie))
-            || self.dead_inodes.get(&id.inode).is_some_and(|died| *died >= alive_ktime_ns)
-    }
-
     /// Its inode belongs to somebody else at this time.
     fn replace(&mut self, inode: u32, at_ktime_ns: u64, source: Source) -> Option<Change> {
         let entry = self.entries.get(&inode)?;
-        let (id, alive_ktime_ns) = (entry.id, entry.alive_ktime_ns);
+        let (id, alive_ktime_ns, announced) = (entry.id, entry.lived_until(), entry.announced);
         self.counts.replaced += 1;
-        self.bury(id, alive_ktime_ns);
-        self.remove(inode, at_ktime_ns.saturating_sub(1), source)
+        let dead_ktime_ns = at_ktime_ns.saturating_sub(1);
+        self.graves.bury(id, Grave { alive_ktime_ns, dead_ktime_ns, announced });
+        self.remove(inode, dead_ktime_ns, source)
     }
 
     fn remove(&mut self, inode: u32, at_ktime_ns: u64, source: Source) -> Option<Change> {
         let entry = self.entries.remove(&inode)?;
-        let lifetime_ns = entry.created_ktime_ns.map(|born| at_ktime_ns.saturating_sub(born));
-        Some(Change::Destroyed { netns: entry.netns(), at_ktime_ns, source, lifetime_ns })
-    }
-
-    /// Remembers a death: certainly nobody who lived under this inode until `alive_ktime_ns` lives any more.
-    fn bury(&mut self, id: NetnsId, alive_ktime_ns: u64) {
-        if id.cookie != 0 {
-            self.dead_cookies.insert(id.cookie, alive_ktime_ns);
-        }
-        let died = self.dead_inodes.entry(id.inode).or_default();
-        *died = (*died).max(alive_ktime_ns);
+        Some(entry.to_destroyed(at_ktime_ns, source))
     }
 }

@@ -42,6 +42,8 @@ pub struct Entry {
     /// Some threads in it.
     pub threads: Vec<Thread>,
     pub(super) announced: bool,
+    /// Announced by a look, which shows no cookie, and no creation was matched with that yet.
+    pub(super) anonymous: bool,
     pub(super) sight: Sight,
     pub(super) alive_ktime_ns: u64,
     pub(super) misses: u32,
@@ -60,6 +62,7 @@ impl Entry {
             mounts: Vec::new(),
             threads: Vec::new(),
             announced: false,
+            anonymous: false,
             sight,
             alive_ktime_ns: sight.from,
             misses: 0,
@@ -98,6 +101,29 @@ impl Entry {
         Change::Created { netns: self.netns(), at_ktime_ns, source, creator }
     }
 
+    pub(super) fn to_destroyed(&self, at_ktime_ns: u64, source: Source) -> Change {
+        let lifetime_ns = self.created_ktime_ns.map(|born| at_ktime_ns.saturating_sub(born));
+        Change::Destroyed { netns: self.netns(), at_ktime_ns, source, lifetime_ns }
+    }
+
+    /// Whether a creation that cannot be this namespace's is that of a predecessor which was announced in its place:
+    /// met by a look before, when neither had shown a cookie. Its own creation is then still to be announced.
+    pub(super) fn claim(&mut self, born_ktime_ns: u64) -> bool {
+        let claimed = self.anonymous && born_ktime_ns <= self.sight.by;
+        if claimed {
+            (self.anonymous, self.announced) = (false, false);
+        }
+        claimed
+    }
+
+    /// What was seen before its creation was a predecessor, met when neither had shown a cookie: parts the two.
+    pub(super) fn split(&mut self, born_ktime_ns: u64) -> Option<Sight> {
+        let predecessor = (self.sight.by < born_ktime_ns).then_some(self.sight)?;
+        self.sight = Sight::at(born_ktime_ns);
+        self.announced = false;
+        Some(predecessor)
+    }
+
     /// Whether an end at this time is this namespace's: by cookie where both have one, else unless it was first
     /// seen later.
     pub(super) fn dies_by(&self, id: NetnsId, at_ktime_ns: u64) -> bool {
@@ -113,6 +139,11 @@ impl Entry {
             self.id.cookie = id.cookie;
             self.identified_ktime_ns = self.identified_ktime_ns.max(ktime_ns);
         }
+    }
+
+    /// Until when it certainly lived. A look that showed only the inode may have met its successor.
+    pub(super) fn lived_until(&self) -> u64 {
+        if self.id.cookie == 0 { self.alive_ktime_ns } else { self.identified_ktime_ns }
     }
 
     /// It was alive.
