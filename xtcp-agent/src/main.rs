@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use xtcp_agent::cli::{self, Task};
 use xtcp_agent::config::Config;
-use xtcp_agent::{agent, logging};
+use xtcp_agent::{agent, logging, preflight};
 
 fn main() -> ExitCode {
     let invocation = match cli::parse() {
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
         Err(stop) => return stop.exit(),
     };
     match invocation.task {
-        Task::Check { json: _ } => ExitCode::SUCCESS,
+        Task::Check { json } => preflight::check(&invocation.settings, json),
         Task::Run => match invocation.config() {
             Ok(config) => collect(config),
             Err(errors) => cli::refuse(&errors),
@@ -36,6 +36,7 @@ fn collect(config: Config) -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
+    let _admission = preflight::admit(&config)?;
     // The work is in threads of its own; what runs here waits for sockets and timers.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

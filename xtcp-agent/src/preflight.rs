@@ -1,6 +1,7 @@
 //! Can it run here, and if not why: facts are gathered, a decision is made of them, and both are told. Nothing of it
 //! runs the agent.
 
+mod admit;
 mod advice;
 mod capability;
 mod decide;
@@ -17,6 +18,7 @@ mod report;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+pub use admit::{Admission, Refusal, admit};
 pub use capability::Capability;
 pub use decide::{Decision, Finding, Ladder, Mode, Severity, decide};
 pub use facts::{
