@@ -219,7 +219,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
 
     let settings = Arc::new(collector::Settings {
         states: config.poll.states(),
-        extensions: Extensions::ALL,
+        extensions: Extensions::ALL_WANTED,
         include_ports: config.sockets.include_ports.clone(),
         exclude_ports: config.sockets.exclude_ports.clone(),
         timeout: config.poll.timeout,

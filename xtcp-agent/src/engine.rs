@@ -34,7 +34,7 @@ pub struct Wants {
     /// A look at mounts and all threads.
     pub everything: bool,
     /// Whether these namespaces live, asked by handle.
-    pub alive: Vec<NetnsId>,
+    pub alive: HashSet<NetnsId>,
     /// Namespaces whose sockets the kernel side shall leave out, or not any more.
     pub drop: Vec<(u32, bool)>,
 }
@@ -126,8 +126,7 @@ impl Engine {
         let late = self.looked;
         self.looked |= snapshot.threads.is_some();
         self.sync(now, late);
-        let untraced: Vec<NetnsId> = self.parts.registry.untraced().collect();
-        self.wants.alive.extend(untraced);
+        self.wants.alive.extend(self.parts.registry.untraced());
         for inode in std::mem::take(&mut self.to_retry) {
             if self.retried.insert(inode) {
                 self.parts.scheduler.uncertain(now, inode, 0);
@@ -308,7 +307,7 @@ impl Engine {
             }
             EnterError::Gone(_) | EnterError::NoDoor(_) | EnterError::Mismatch { .. } => {
                 self.parts.registry.gone(expected);
-                self.wants.alive.push(expected);
+                self.wants.alive.insert(expected);
                 self.want_look(true);
                 self.to_retry.insert(expected.inode);
             }

@@ -166,11 +166,7 @@ impl Driver {
             }
         }
         self.wants.everything |= everything;
-        for id in alive {
-            if !self.wants.alive.contains(&id) {
-                self.wants.alive.push(id);
-            }
-        }
+        self.wants.alive.extend(alive);
         if mounts {
             self.look_at_mounts_soon();
         }

@@ -10,8 +10,9 @@ use crate::scheduler::{PollFinished, Scheduler};
 /// Counters and gauges of the engine.
 #[derive(Clone)]
 pub struct EngineMetrics {
-    events: IntCounterVec,
-    left_out: IntCounterVec,
+    events: [IntCounter; 5],
+    own_events: IntCounter,
+    excluded_events: IntCounter,
     malformed_events: IntCounter,
     netns: IntGauge,
     netns_excluded: IntGauge,
@@ -49,13 +50,17 @@ impl EngineMetrics {
         registry.register(Box::new(malformed_events.clone()))?;
         let poll_seconds = Gauge::new("xtcp_poll_duration_seconds", "How long the last poll took.")?;
         registry.register(Box::new(poll_seconds.clone()))?;
+        let events = counter("xtcp_change_events_total", "Change events made, by kind.", "kind")?;
+        let left_out = counter(
+            "xtcp_events_left_out_total",
+            "Events that made no change event: own (the agent's own sockets), excluded (their namespace is).",
+            "why",
+        )?;
         Ok(Self {
-            events: counter("xtcp_change_events_total", "Change events made, by kind.", "kind")?,
-            left_out: counter(
-                "xtcp_events_left_out_total",
-                "Events that made no change event: own (the agent's own sockets), excluded (their namespace is).",
-                "why",
-            )?,
+            events: ["netns_created", "netns_destroyed", "tcp_state", "tcp_close", "loss"]
+                .map(|kind| events.with_label_values(&[kind])),
+            own_events: left_out.with_label_values(&["own"]),
+            excluded_events: left_out.with_label_values(&["excluded"]),
             malformed_events,
             netns: gauge("xtcp_netns", "Network namespaces known.")?,
             netns_excluded: gauge("xtcp_netns_excluded", "Network namespaces left out by name or inode.")?,
@@ -87,22 +92,23 @@ impl EngineMetrics {
     }
 
     pub(super) fn event(&self, event: &Kind) {
-        let kind = match event {
-            Kind::NetnsCreated(_) => "netns_created",
-            Kind::NetnsDestroyed(_) => "netns_destroyed",
-            Kind::TcpState(_) => "tcp_state",
-            Kind::TcpClose(_) => "tcp_close",
-            Kind::Loss(_) => "loss",
-        };
-        self.events.with_label_values(&[kind]).inc();
+        let [created, destroyed, state, close, loss] = &self.events;
+        match event {
+            Kind::NetnsCreated(_) => created,
+            Kind::NetnsDestroyed(_) => destroyed,
+            Kind::TcpState(_) => state,
+            Kind::TcpClose(_) => close,
+            Kind::Loss(_) => loss,
+        }
+        .inc();
     }
 
     pub(super) fn own_event(&self) {
-        self.left_out.with_label_values(&["own"]).inc();
+        self.own_events.inc();
     }
 
     pub(super) fn excluded_event(&self) {
-        self.left_out.with_label_values(&["excluded"]).inc();
+        self.excluded_events.inc();
     }
 
     pub(super) fn malformed_events(&self, count: u64) {
