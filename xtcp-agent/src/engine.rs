@@ -209,12 +209,18 @@ impl Engine {
 
     fn netns_created(&mut self, now: u64, seen: &NetnsEvent) {
         let id = NetnsId { inode: seen.netns_inode, cookie: seen.netns_cookie };
-        let source = if seen.hook == hook::COPY_NET_NS { Source::KernelFunction } else { Source::Process };
+        let ktime_ns = seen.header.ktime_ns;
         let creator = (seen.task.tgid != 0).then(|| Creator {
             thread: Thread { pid: seen.task.tgid, tid: seen.task.tid },
             comm: names::comm(&seen.task.comm),
         });
-        let changes = self.parts.registry.created(id, seen.header.ktime_ns, source, creator);
+        let registry = &mut self.parts.registry;
+        let changes = match seen.hook {
+            hook::COPY_NET_NS => registry.created(id, ktime_ns, Source::KernelFunction, creator),
+            // unshare() of something else leaves the caller in the namespace that it was in.
+            hook::UNSHARE => registry.unshared(id, ktime_ns, creator),
+            _ => registry.created(id, ktime_ns, Source::Process, creator),
+        };
         self.apply(now, changes);
     }
 
