@@ -38,7 +38,7 @@ pub(crate) fn find_or_build(toolchain: &Toolchain) -> Result<PathBuf> {
 fn links(linker: &Path, toolchain: &Toolchain) -> Result<()> {
     let version = output(Command::new(linker).arg("--version"))?;
     anyhow::ensure!(version.contains(VERSION), "it is {}", version.trim());
-    let dir = workspace::target().join("bpf/probe");
+    let dir = workspace::target().join("bpf-linker/probe");
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let (source, bitcode) = (dir.join("probe.rs"), dir.join("probe.bc"));
     fs::write(&source, "#![feature(no_core)]\n#![no_core]\n#![crate_type = \"lib\"]\n")

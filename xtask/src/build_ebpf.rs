@@ -23,8 +23,9 @@ pub(crate) struct Options {
 }
 
 const TARGET: &str = "bpfel-unknown-none";
-/// Cargo's folder for the object: apart, because its compiler is another than the agent's.
-const BUILD: &str = "target/bpf/build";
+/// Cargo's folder for the object: apart, because its compiler is another than the agent's, and not beside the object,
+/// because the agent's build script watches the object's folder.
+const BUILD: &str = "target/bpf-build";
 /// What the object was made from and with.
 const RECIPE: &str = "target/bpf/xtcp-ebpf.recipe";
 
@@ -44,6 +45,18 @@ pub(crate) fn build_all() -> Result<PathBuf> {
     build_agent()
 }
 
+/// Removes the object and all that it was built from, but not the linker.
+pub(crate) fn clean() -> Result<()> {
+    let root = workspace::root();
+    let object = root.join(OBJECT);
+    for folder in [object.parent().context("the object has no folder")?, &root.join(BUILD)] {
+        if folder.exists() {
+            fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Builds the object unless it is there and made from the same sources by the same compiler with the same flags.
 pub(crate) fn build_object(log: bool) -> Result<()> {
     let root = workspace::root();
@@ -60,6 +73,8 @@ pub(crate) fn build_object(log: bool) -> Result<()> {
     compile(&toolchain, &linker, log)?;
     let built = root.join(BUILD).join(TARGET).join("release/xtcp-ebpf");
     let built = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    let folder = object.parent().context("the object has no folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     // The recipe comes last: an interrupted build is done again.
     write_if_new(&object, &built)?;
     write_if_new(&root.join(SIDECAR), sources.as_bytes())?;

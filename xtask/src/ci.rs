@@ -1,6 +1,5 @@
 //! All that must hold before a change goes in.
 
-use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -25,10 +24,7 @@ pub(crate) fn main() -> Result<()> {
         println!("cargo-deny is not installed: licences and advisories are not checked");
     }
     stages.run("eBPF object from clean", || {
-        let old = workspace::target().join("bpf");
-        if old.exists() {
-            fs::remove_dir_all(&old).with_context(|| format!("remove {}", old.display()))?;
-        }
+        build_ebpf::clean()?;
         build_ebpf::build_object(false)
     });
     test::stages_of(&mut stages, &test::Options::default(), Scale::Ci);

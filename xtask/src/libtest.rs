@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use crate::command::shown;
 use crate::workspace;
 
-/// Runs the tests with their output passed on as it comes; notes counts, measurements and failed tests.
-pub(crate) fn run(command: &mut Command, notes: &mut Vec<String>) -> Result<()> {
+/// Runs the tests with their output passed on as it comes; notes counts, measurements and failed tests. Returns how many
+/// ran.
+pub(crate) fn run(command: &mut Command, notes: &mut Vec<String>) -> Result<u32> {
     println!("$ {}", shown(command));
     command.current_dir(workspace::root()).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("start {}", shown(command)))?;
@@ -30,7 +31,7 @@ pub(crate) fn run(command: &mut Command, notes: &mut Vec<String>) -> Result<()> 
     if !status.success() {
         bail!("cargo test ended with {status}");
     }
-    Ok(())
+    Ok(report.passed + report.failed)
 }
 
 /// What a run of many test binaries comes down to.

@@ -65,13 +65,23 @@ pub(crate) fn stages_of(stages: &mut Stages, options: &Options, scale: Scale) {
         python = Some(python::venv()?);
         Ok(())
     });
-    stages.run_noting("unit tests", |notes| unit_tests(options, notes));
+    let mut ran = 0;
+    stages.run_noting("unit tests", |notes| {
+        ran += unit_tests(options, notes)?;
+        Ok(())
+    });
     if !stages.run("release agent", || build_ebpf::build_all().map(drop)) {
         return stages.skip(whole, "there is no agent to test");
     }
     match python.filter(|_| has_python) {
         Some(python) => {
-            stages.run_noting(whole, |notes| whole_program(options, scale, &python, notes));
+            stages.run_noting(whole, |notes| {
+                ran += whole_program(options, scale, &python, notes)?;
+                if ran == 0 {
+                    bail!("no test has a name like {}", options.filters.join(" or "));
+                }
+                Ok(())
+            });
         }
         None => stages.skip(whole, "their Python clients are missing"),
     }
@@ -97,14 +107,14 @@ fn requirements() -> Result<()> {
     debian::need(&missing, "the tests start programs that are missing here")
 }
 
-fn unit_tests(options: &Options, notes: &mut Vec<String>) -> Result<()> {
+fn unit_tests(options: &Options, notes: &mut Vec<String>) -> Result<u32> {
     let mut cargo = Command::new(workspace::cargo());
     cargo.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
     cargo.args(["--exclude", "xtcp-ebpf", "--exclude", "xtcp-tests", "--"]).args(&options.filters);
     libtest::run(&mut cargo, notes)
 }
 
-fn whole_program(options: &Options, scale: Scale, python: &Path, notes: &mut Vec<String>) -> Result<()> {
+fn whole_program(options: &Options, scale: Scale, python: &Path, notes: &mut Vec<String>) -> Result<u32> {
     let mut cargo = Command::new(workspace::cargo());
     cargo.args(["test", "--locked", "--no-fail-fast", "--package", "xtcp-tests", "--"]);
     // One at a time: they measure latencies. Their measurements are worth reading when they pass, too.
