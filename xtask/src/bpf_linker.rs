@@ -80,7 +80,7 @@ fn build(home: &Path, toolchain: &Toolchain) -> Result<()> {
     install.env("LLVM_PREFIX", home).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     run(&mut install).with_context(|| {
         format!(
-            "build bpf-linker {VERSION} for LLVM {}: it needs a C++ compiler's libstdc++",
+            "build bpf-linker {VERSION} for LLVM {}: it takes a C compiler to link with",
             toolchain.llvm_major
         )
     })?;
