@@ -93,6 +93,7 @@ impl Demo {
         let outcome = self.watch(&mut agent, &ended, ends);
 
         let _ = writeln!(std::io::stdout(), "--- stopping: traffic, namespaces, agent");
+        digest.lock().unwrap_or_else(PoisonError::into_inner).expect_the_end();
         drop(traffic);
         drop(namespaces);
         // The namespaces' end is worth seeing too, where events come.
@@ -145,6 +146,7 @@ fn start_agent(options: &Options, metrics: u16, grpc: u16) -> Result<(Child, Chi
     let mut command = Command::new(&options.agent);
     let defaults = [
         ("--frequency", "5s".to_owned()),
+        ("--envelope-flush-age", "100ms".to_owned()),
         ("--dest", "stdout".to_owned()),
         ("--marshal", "jsonl".to_owned()),
         ("--events", "stdout:".to_owned()),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::render::{self, number, text};
 
 /// At most so many lines in a second.
-const LINES_PER_SECOND: u32 = 25;
+const LINES_PER_SECOND: u32 = 50;
 /// How often what is not shown is summed up.
 const SUM_UP: Duration = Duration::from_secs(5);
 
@@ -53,6 +53,11 @@ impl Digest {
     /// Says that the namespace of this inode is one of the demonstration's.
     pub(super) fn own(&mut self, inode: u64, name: &'static str) {
         self.own.insert(inode, name);
+    }
+
+    /// From now on the end of the demonstration's namespaces counts.
+    pub(super) fn expect_the_end(&mut self) {
+        self.destroyed.clear();
     }
 
     /// Takes a line of the agent's output; returns what to show now, if anything.

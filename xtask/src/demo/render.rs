@@ -31,7 +31,7 @@ pub(super) fn row(row: &Value) -> String {
     let family = number(row, "inetDiagMsgFamily");
     let from = address(row, family, "inetDiagMsgSocketSource", "inetDiagMsgSocketSourcePort");
     let to = address(row, family, "inetDiagMsgSocketDestination", "inetDiagMsgSocketDestinationPort");
-    let mut line = format!("row    {:<12} {state:<10} {from} > {to}", text(row, "netns"));
+    let mut line = format!("row    {:<12} {state:<11} {from} > {to}", text(row, "netns"));
     if state != "LISTEN" {
         let (sent, received) = (number(row, "tcpInfoBytesSent"), number(row, "tcpInfoBytesReceived"));
         let (rtt, window) = (number(row, "tcpInfoRtt"), number(row, "tcpInfoSndCwnd"));
@@ -49,21 +49,21 @@ pub(super) fn event(netns: &str, kind: &str, event: &Value) -> String {
     let mut line = format!("event  {netns:<12} ");
     match kind {
         "netnsCreated" => {
-            line.push_str("namespace created");
+            line.push_str("netns created");
             owner(&mut line, event.get("creator").unwrap_or(&Value::Null));
         }
         "netnsDestroyed" => {
-            line.push_str("namespace destroyed");
+            line.push_str("netns destroyed");
             add(&mut line, format_args!("it lived {}", duration(event, "lifetimeNs")));
         }
         "tcpState" => {
             let (old, new) = (word(event, "oldState", "TCP_STATE_"), word(event, "newState", "TCP_STATE_"));
-            let _ = write!(line, "{:<10} {}", new.to_uppercase(), socket(event));
+            let _ = write!(line, "{:<11} {}", new.to_uppercase(), socket(event));
             add(&mut line, format_args!("was {old}"));
             owner(&mut line, event.get("owner").unwrap_or(&Value::Null));
         }
         "tcpClose" => {
-            let _ = write!(line, "{:<10} {}", "CLOSE", socket(event));
+            let _ = write!(line, "{:<11} {}", "CLOSE", socket(event));
             add(&mut line, format_args!("{}", word(event, "reason", "CLOSE_REASON_")));
             add(&mut line, format_args!("it lived {}", duration(event, "lifetimeNs")));
             if let Some(numbers) = event.get("numbers") {
@@ -178,7 +178,7 @@ mod tests {
         }));
         assert_eq!(
             line,
-            "row    xtcp-demo-1  ESTAB      127.0.0.1:40000 > 127.0.0.1:8080  rtt 31 us, cwnd 10, sent 100, \
+            "row    xtcp-demo-1  ESTAB       127.0.0.1:40000 > 127.0.0.1:8080  rtt 31 us, cwnd 10, sent 100, \
              received 0  by lookup because of tcp state"
         );
     }
@@ -197,7 +197,7 @@ mod tests {
         );
         assert_eq!(
             line,
-            "event  xtcp-demo-3  CLOSE      [::1]:1 > [::1]:2  local fin  it lived 9.0ms  sent 100, received 0  \
+            "event  xtcp-demo-3  CLOSE       [::1]:1 > [::1]:2  local fin  it lived 9.0ms  sent 100, received 0  \
              curl[7]"
         );
     }

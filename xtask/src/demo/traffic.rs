@@ -22,7 +22,7 @@ const CLOSED: u16 = 9999;
 pub(crate) enum Role {
     /// Short connections, each a request and an answer.
     Short,
-    /// Connections that stay and carry data.
+    /// Connections that carry data, for long or for seconds.
     Long,
     /// Connections that are refused or reset.
     Trouble,
@@ -32,7 +32,9 @@ impl Role {
     pub(crate) fn description(self) -> &'static str {
         match self {
             Self::Short => "a short connection every 2 seconds, 100 bytes there and 5000 back",
-            Self::Long => "one IPv4 and one IPv6 connection that stay, 64 kB/s each",
+            Self::Long => {
+                "connections that carry 64 kB/s: one over IPv4 that stays, one over IPv6 every 4 seconds"
+            }
             Self::Trouble => "a refused and a reset connection every 4 seconds",
         }
     }
@@ -66,8 +68,8 @@ pub(crate) fn main(role: Role) -> Result<()> {
         Role::Long => {
             serve(Ipv4Addr::LOCALHOST, ECHO, echo)?;
             serve(Ipv6Addr::LOCALHOST, ECHO, echo)?;
-            thread("v6", || stream((Ipv6Addr::LOCALHOST, ECHO).into()))?;
-            repeat(Duration::from_secs(1), || stream((Ipv4Addr::LOCALHOST, ECHO).into()))
+            thread("stays", || stream((Ipv4Addr::LOCALHOST, ECHO).into(), u32::MAX))?;
+            repeat(Duration::from_secs(1), || stream((Ipv6Addr::LOCALHOST, ECHO).into(), 12))
         }
         Role::Trouble => {
             serve(Ipv4Addr::LOCALHOST, WEB, answer)?;
@@ -137,12 +139,14 @@ fn reset(port: u16) -> std::io::Result<()> {
     stream.read_exact(&mut [0; 1])
 }
 
-fn stream(to: SocketAddr) -> std::io::Result<()> {
+/// Four blocks a second there and back.
+fn stream(to: SocketAddr, blocks: u32) -> std::io::Result<()> {
     let mut stream = TcpStream::connect(to)?;
     let mut block = vec![b'z'; 16 * 1024];
-    loop {
+    for _ in 0..blocks {
         stream.write_all(&block)?;
         stream.read_exact(&mut block)?;
         std::thread::sleep(Duration::from_millis(250));
     }
+    Ok(())
 }
