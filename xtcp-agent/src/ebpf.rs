@@ -105,6 +105,9 @@ pub struct RungInfo {
     pub rung: Rung,
     /// Rungs of a fact are tried by rising step; those of one step complement each other and are all used.
     pub step: u8,
+    /// Also used beside a better step: `copy_net_ns` runs in the parent, outside the new namespace, and
+    /// `sched_process_fork` then tells which task is inside.
+    pub companion: bool,
     /// The eBPF program behind it.
     pub program: &'static str,
     /// The kernel's name for the hook, as in a libbpf section.
@@ -200,7 +203,6 @@ fn load_object(object: &[u8], config: &EbpfConfig) -> Result<Loaded, EbpfError> 
     if !config.ring_bytes.is_power_of_two() || config.ring_bytes < 4096 {
         return Err(EbpfError::RingSize(config.ring_bytes));
     }
-    let mut skipped = Vec::new();
     let btf = Btf::from_sys_fs().ok();
     let kernel = offsets::Kernel::gather();
     let mut ebpf = open(object, config, &kernel, btf.as_ref())?;
@@ -208,64 +210,71 @@ fn load_object(object: &[u8], config: &EbpfConfig) -> Result<Loaded, EbpfError> 
     ports(&mut ebpf, config)?;
     let flush_log = Drain::log_forwarder(&mut ebpf);
     let ring: RingBuf<_> = take_map(&mut ebpf, setting::EVENTS)?;
-    let mut climbed = Climbed::default();
-    for (wanted, facts) in
-        [(config.tcp, &[Fact::TcpState][..]), (config.netns, &[Fact::NetnsCreated, Fact::NetnsDestroyed][..])]
-    {
-        for fact in facts.iter().filter(|_| wanted) {
-            climb(&mut ebpf, btf.as_ref(), &kernel, *fact, &config.deny, &mut climbed, &mut skipped);
-        }
-    }
-    if climbed.attached.is_empty() {
+    let mut climb = Climb {
+        ebpf: &mut ebpf,
+        btf: btf.as_ref(),
+        kernel: &kernel,
+        deny: &config.deny,
+        attached: Vec::new(),
+        links: Vec::new(),
+        fdinfo: Vec::new(),
+        skipped: Vec::new(),
+    };
+    let tcp = [Fact::TcpState].into_iter().filter(|_| config.tcp);
+    let netns = [Fact::NetnsCreated, Fact::NetnsDestroyed].into_iter().filter(|_| config.netns);
+    tcp.chain(netns).for_each(|fact| climb.fact(fact));
+    let Climb { attached, links, fdinfo, skipped, .. } = climb;
+    if attached.is_empty() {
         return Err(EbpfError::NothingAttached(skipped));
     }
-    let control = Control::new(ebpf, climbed.links, climbed.fdinfo)?;
+    let control = Control::new(ebpf, links, fdinfo)?;
     let drain = Drain::new(ring, flush_log, control.clone(), config.drain_delay);
-    Ok(Loaded { attached: climbed.attached, skipped, drain, control })
+    Ok(Loaded { attached, skipped, drain, control })
 }
 
-/// What the ladders yielded so far.
-#[derive(Default)]
-struct Climbed {
+/// Attaches rungs and keeps what came of it.
+struct Climb<'a> {
+    ebpf: &'a mut Ebpf,
+    btf: Option<&'a Btf>,
+    kernel: &'a offsets::Kernel,
+    deny: &'a [Rung],
     attached: Vec<Attached>,
     links: Vec<Box<dyn Any + Send>>,
     fdinfo: Vec<File>,
+    skipped: Vec<(Rung, String)>,
 }
 
-/// Uses the first step of the fact's ladder of which at least one rung attaches.
-fn climb(
-    ebpf: &mut Ebpf,
-    btf: Option<&Btf>,
-    kernel: &offsets::Kernel,
-    fact: Fact,
-    deny: &[Rung],
-    climbed: &mut Climbed,
-    skipped: &mut Vec<(Rung, String)>,
-) {
-    for step in 0..=u8::MAX {
-        let before = climbed.attached.len();
-        let mut rungs = ladder::step(fact, step).peekable();
-        if rungs.peek().is_none() {
-            return;
-        }
-        for info in rungs {
-            let attached = if deny.contains(&info.rung) {
-                Err("switched off by the configuration".to_owned())
-            } else {
-                kernel.can(info.rung).and_then(|()| attach::attach(ebpf, btf, info))
-            };
-            match attached {
-                Ok(link) => {
-                    let detail = kernel.lacks(info);
-                    climbed.attached.push(Attached { fact, rung: info.rung, detail });
-                    climbed.links.push(link.link);
-                    climbed.fdinfo.extend(link.fdinfo);
-                }
-                Err(reason) => skipped.push((info.rung, reason)),
+impl Climb<'_> {
+    /// Uses the first step of the fact's ladder of which at least one rung attaches, and its companions.
+    fn fact(&mut self, fact: Fact) {
+        for step in 0..=u8::MAX {
+            let before = self.attached.len();
+            let mut rungs = ladder::step(fact, step).peekable();
+            if rungs.peek().is_none() {
+                return;
+            }
+            rungs.for_each(|info| self.rung(info));
+            if self.attached.len() > before {
+                ladder::companions(fact, step).for_each(|info| self.rung(info));
+                return;
             }
         }
-        if climbed.attached.len() > before {
-            return;
+    }
+
+    fn rung(&mut self, info: &RungInfo) {
+        let attached = if self.deny.contains(&info.rung) {
+            Err("switched off by the configuration".to_owned())
+        } else {
+            self.kernel.can(info.rung).and_then(|()| attach::attach(self.ebpf, self.btf, info))
+        };
+        match attached {
+            Ok(link) => {
+                let detail = self.kernel.lacks(info);
+                self.attached.push(Attached { fact: info.fact, rung: info.rung, detail });
+                self.links.push(link.link);
+                self.fdinfo.extend(link.fdinfo);
+            }
+            Err(reason) => self.skipped.push((info.rung, reason)),
         }
     }
 }

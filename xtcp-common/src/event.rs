@@ -20,7 +20,7 @@ pub mod kind {
 
 /// Which hook saw a namespace event ([`NetnsEvent::hook`]).
 pub mod hook {
-    /// `fexit` on `copy_net_ns`.
+    /// `fexit` on `copy_net_ns`. A [`FORK`] for the same namespace follows when it was for a new process.
     pub const COPY_NET_NS: u32 = 1;
     /// BTF tracepoint `sched_process_fork`: the child's namespace differs from its parent's.
     pub const FORK: u32 = 2;
@@ -99,7 +99,9 @@ pub struct NetnsEvent {
     pub netns_inode: u32,
     /// One of [`hook`].
     pub hook: u32,
-    /// Creation: a task inside the new namespace. Destruction: whoever dropped the last reference, or a worker.
+    /// Creation: with [`hook::FORK`] and [`hook::UNSHARE`] a task inside the namespace; with [`hook::COPY_NET_NS`]
+    /// the task that asked for it, which `unshare` will put inside, while of `clone` it is the parent and stays
+    /// outside. Destruction: whoever dropped the last reference, a worker, or in a softirq anybody.
     pub task: Task,
 }
 

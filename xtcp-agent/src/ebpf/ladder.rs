@@ -7,6 +7,7 @@ const LADDER: &[RungInfo] = &[
         fact: Fact::TcpState,
         rung: Rung::TcpStateBtf,
         step: 0,
+        companion: false,
         program: "tcp_state",
         hook: "tp_btf/inet_sock_set_state",
         lacks: "",
@@ -15,6 +16,7 @@ const LADDER: &[RungInfo] = &[
         fact: Fact::TcpState,
         rung: Rung::TcpStateClassic,
         step: 1,
+        companion: false,
         program: "tcp_state_classic",
         hook: "tracepoint/sock/inet_sock_set_state",
         lacks: "network namespace, cookies, cgroup, error, owner's uid, last numbers",
@@ -23,6 +25,7 @@ const LADDER: &[RungInfo] = &[
         fact: Fact::NetnsCreated,
         rung: Rung::CopyNetNs,
         step: 0,
+        companion: false,
         program: "netns_copied",
         hook: "fexit/copy_net_ns",
         lacks: "",
@@ -31,6 +34,7 @@ const LADDER: &[RungInfo] = &[
         fact: Fact::NetnsCreated,
         rung: Rung::Fork,
         step: 1,
+        companion: true,
         program: "netns_forked",
         hook: "tp_btf/sched_process_fork",
         lacks: "",
@@ -39,6 +43,7 @@ const LADDER: &[RungInfo] = &[
         fact: Fact::NetnsCreated,
         rung: Rung::Unshare,
         step: 1,
+        companion: false,
         program: "netns_unshared",
         hook: "tracepoint/syscalls/sys_exit_unshare",
         lacks: "whether the namespace is new or the caller kept its own",
@@ -47,6 +52,7 @@ const LADDER: &[RungInfo] = &[
         fact: Fact::NetnsDestroyed,
         rung: Rung::PutNet,
         step: 0,
+        companion: false,
         program: "netns_put",
         hook: "fentry/__put_net",
         lacks: "",
@@ -55,6 +61,7 @@ const LADDER: &[RungInfo] = &[
         fact: Fact::NetnsDestroyed,
         rung: Rung::CleanupNet,
         step: 1,
+        companion: false,
         program: "netns_cleanup",
         hook: "tp_btf/workqueue_execute_start",
         lacks: "which namespace died",
@@ -64,6 +71,11 @@ const LADDER: &[RungInfo] = &[
 /// Every rung of every fact's ladder, best first within a fact.
 pub fn ladder() -> &'static [RungInfo] {
     LADDER
+}
+
+/// The rungs of one fact that are used although a step before theirs is.
+pub(super) fn companions(fact: Fact, used: u8) -> impl Iterator<Item = &'static RungInfo> {
+    LADDER.iter().filter(move |rung| rung.fact == fact && rung.step > used && rung.companion)
 }
 
 /// The rungs of one fact that are used together at `step`; empty past the ladder's end.
