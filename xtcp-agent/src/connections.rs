@@ -149,7 +149,8 @@ impl Connections {
                 }
             }
         }
-        if is(seen.new_state, State::Listen) {
+        // MPTCP's own socket shadows the TCP listener that has the owner.
+        if is(seen.new_state, State::Listen) && !is(seen.old_state, State::Listen) && !is_mptcp(seen) {
             self.listeners.entry((seen.netns_inode, seen.source_port)).or_default().push(Listener {
                 sk: seen.sk,
                 owner: connection.owner,
@@ -277,7 +278,11 @@ fn is_child_birth(seen: &Transition) -> bool {
 
 /// A connection, a listener or a child begins here. MPTCP's own socket has only CLOSE → CLOSE.
 fn is_birth(seen: &Transition) -> bool {
-    is(seen.old_state, State::Close) && seen.flags & socket::MPTCP == 0 || is_child_birth(seen)
+    is(seen.old_state, State::Close) && !is_mptcp(seen) || is_child_birth(seen)
+}
+
+fn is_mptcp(seen: &Transition) -> bool {
+    seen.flags & socket::MPTCP != 0
 }
 
 #[cfg(test)]

@@ -211,3 +211,16 @@ fn the_classic_tracepoint_leaves_unknown_what_it_cannot_tell() {
     assert_eq!(ended(&last).reason, CloseReason::Unspecified);
     assert!(last.owner.is_none());
 }
+
+#[test]
+fn mptcps_own_listener_hides_neither_the_owner_nor_stays_behind() {
+    let mut world = World::new();
+    let own = |seen: &mut Transition| seen.flags |= socket::MPTCP;
+    world.walk(9, &[CLOSE, LISTEN]);
+    world.step(8, CLOSE, LISTEN, own);
+    world.step(8, LISTEN, LISTEN, own);
+    assert_eq!(world.step(1, LISTEN, SYN_RECV, |_| ()).owner.unwrap().pid, 500);
+    assert_eq!(ended(&world.step(8, LISTEN, CLOSE, own)).reason, CloseReason::Mptcp);
+    world.step(9, LISTEN, CLOSE, |_| ());
+    assert!(world.connections.listeners.is_empty());
+}
