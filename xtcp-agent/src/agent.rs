@@ -56,6 +56,9 @@ const GRPC_ROW_BYTES: usize = 16 << 20;
 /// Full looks without a trace after which a namespace is given up: where nothing tells of ends, and where a hook does.
 const PATIENCE: (u32, u32) = (2, 4);
 
+/// From the ring buffer to the engine, on a busy host.
+const SETTLE: Duration = Duration::from_millis(10);
+
 /// Why the agent could not start, or ended.
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each variant is the error of the module it is named after")]
@@ -171,8 +174,8 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let ebpf_metrics = EbpfMetrics::register(&metrics_registry)?;
     let loaded = load_ebpf(&config, !filter.is_empty())?;
     ebpf_metrics.attached(loaded.as_ref().map(|loaded| loaded.attached.as_slice()));
-    let tells_ends =
-        loaded.as_ref().is_some_and(|l| l.attached.iter().any(|a| a.fact == Fact::NetnsDestroyed));
+    let tells = |fact| loaded.as_ref().is_some_and(|loaded| loaded.attached.iter().any(|a| a.fact == fact));
+    let (tells_births, tells_ends) = (tells(Fact::NetnsCreated), tells(Fact::NetnsDestroyed));
 
     let own = enter::current().map_err(system("identify the agent's own network namespace"))?;
     let handles = Handles::probe();
@@ -311,6 +314,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         clock,
         frequency: config.poll.frequency,
         reconcile: config.netns.reconcile_frequency,
+        settle: if tells_births { 2 * config.ebpf.drain_interval + SETTLE } else { Duration::ZERO },
     });
     Ok(Running { driver, services, delivery, sinks, events, rows, stop_services })
 }

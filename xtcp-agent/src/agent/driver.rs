@@ -1,5 +1,6 @@
 //! The loop: whatever happens is given to the engine, and what the engine decides is carried out.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +16,14 @@ use crate::event::EventBatch;
 use crate::event_sink::EventHub;
 use crate::grpc::{PollRequest, RowHub};
 use crate::metrics::Readiness;
+use crate::netns::Snapshot;
 use crate::netns::watch::MountWatch;
 
 /// A namespace is made before it is mounted: mounts are looked at this long after a hint, and once more.
 const MOUNT_DELAYS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
+
+/// When to ask the scout again that had something to do.
+const SCOUT_RETRY: Duration = Duration::from_millis(2);
 
 /// Everything that the loop holds.
 pub(super) struct Means {
@@ -39,6 +44,8 @@ pub(super) struct Means {
     pub(super) clock: Arc<Clock>,
     pub(super) frequency: Duration,
     pub(super) reconcile: Duration,
+    /// How long the kernel's own word of a creation may still be on its way when a look has seen the namespace.
+    pub(super) settle: Duration,
 }
 
 /// The loop and its state.
@@ -49,6 +56,8 @@ pub(super) struct Driver {
     wants: Wants,
     /// When mounts are to be looked at, soonest first.
     mount_looks: Vec<Instant>,
+    /// Looks that wait for the events before them, and until when.
+    held: VecDeque<(Instant, Snapshot)>,
     last_poll: Option<Instant>,
     started: Instant,
     /// The first look came back: polls may begin.
@@ -76,6 +85,7 @@ impl Driver {
             idle,
             wants: Wants { everything: true, ..Wants::default() },
             mount_looks: Vec::new(),
+            held: VecDeque::new(),
             last_poll: None,
             started: Instant::now(),
             looked: false,
@@ -121,9 +131,10 @@ impl Driver {
                 self.idle.push(done.worker);
                 engine.on_done(now, done);
             }
+            // An event says more of a newcomer than a look does (cookie, creator), and it was in the ring buffer before
+            // the look saw anything.
             Input::Found(Found::Snapshot(snapshot)) => {
-                engine.on_look(now, &snapshot);
-                self.looked |= snapshot.threads.is_some();
+                self.held.push_back((Instant::now() + self.means.settle, snapshot));
             }
             Input::Found(Found::Alive(asked, answers)) => engine.on_alive(now, asked, &answers),
             Input::Poll(request) => {
@@ -145,6 +156,13 @@ impl Driver {
     /// Carries out what the engine has decided.
     fn act(&mut self) {
         let now = clock::ktime_ns();
+        let reached = Instant::now();
+        while self.held.front().is_some_and(|(until, _)| *until <= reached)
+            && let Some((_, snapshot)) = self.held.pop_front()
+        {
+            self.means.engine.on_look(now, &snapshot);
+            self.looked |= snapshot.threads.is_some();
+        }
         let means = &mut self.means;
         means.events.publish(&means.engine.take_events());
         while self.looked && !self.idle.is_empty() {
@@ -170,7 +188,6 @@ impl Driver {
         if mounts {
             self.look_at_mounts_soon();
         }
-        let reached = Instant::now();
         if self.mount_looks.first().is_some_and(|at| *at <= reached) {
             self.mount_looks.retain(|at| *at > reached);
             self.wants.mounts = true;
@@ -198,6 +215,11 @@ impl Driver {
             let wait = self.means.engine.deadline().saturating_sub(clock::ktime_ns());
             due = due.min(Instant::now() + Duration::from_nanos(wait));
         }
+        if self.wants != Wants::default() {
+            // The scout was busy: who lives must not wait for the next event.
+            due = due.min(Instant::now() + SCOUT_RETRY);
+        }
+        due = due.min(self.held.front().map_or(due, |(until, _)| *until));
         due.min(self.mount_looks.first().copied().unwrap_or(due))
     }
 
