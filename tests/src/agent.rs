@@ -165,11 +165,6 @@ impl Agent {
         self.read_rows().clone()
     }
 
-    /// The rows of the namespace with this inode.
-    pub fn rows_of(&self, netns_inode: u64) -> Vec<Row> {
-        self.read_rows().iter().filter(|row| row.record.netns_inode == netns_inode).cloned().collect()
-    }
-
     /// The first row that `wanted` accepts, waiting for it; fails naming `what` after `limit`.
     pub fn wait_for_row(&self, what: &str, limit: Duration, mut wanted: impl FnMut(&Row) -> bool) -> Row {
         let start = Instant::now();

@@ -12,6 +12,7 @@ use xtcp_proto::event::v1::event::Event as Kind;
 
 use crate::host::monotonic_ns;
 use crate::nats::NatsServer;
+use crate::netns::Id;
 use crate::row::address;
 
 /// One event and when the test had it.
@@ -29,6 +30,11 @@ impl Seen {
     /// Inode of its namespace; 0 for a loss.
     pub fn inode(&self) -> u64 {
         self.event.netns.as_ref().map_or(0, |netns| netns.inode)
+    }
+
+    /// Whether it concerns this namespace. Of one that died before, only the inode may be the same.
+    pub fn is_of(&self, netns: Id) -> bool {
+        self.event.netns.as_ref().is_some_and(|of| of.inode == netns.inode && of.cookie == netns.cookie)
     }
 
     /// What happened.
@@ -60,14 +66,14 @@ impl Seen {
         }
     }
 
-    /// Whether it is the creation of the namespace with this inode.
-    pub fn is_created(&self, inode: u64) -> bool {
-        matches!(self.kind(), Kind::NetnsCreated(_)) && self.inode() == inode
+    /// Whether it is the creation of this namespace.
+    pub fn is_created(&self, netns: Id) -> bool {
+        matches!(self.kind(), Kind::NetnsCreated(_)) && self.is_of(netns)
     }
 
-    /// Whether it is the end of the namespace with this inode.
-    pub fn is_destroyed(&self, inode: u64) -> bool {
-        matches!(self.kind(), Kind::NetnsDestroyed(_)) && self.inode() == inode
+    /// Whether it is the end of this namespace.
+    pub fn is_destroyed(&self, netns: Id) -> bool {
+        matches!(self.kind(), Kind::NetnsDestroyed(_)) && self.is_of(netns)
     }
 }
 
@@ -140,9 +146,9 @@ impl Subscriber {
     }
 
     /// The events of one namespace so far, in the order of their sequence.
-    pub fn of(&self, inode: u64) -> Vec<Seen> {
+    pub fn of(&self, netns: Id) -> Vec<Seen> {
         let mut events: Vec<Seen> =
-            self.store.lock().iter().filter(|seen| seen.inode() == inode).cloned().collect();
+            self.store.lock().iter().filter(|seen| seen.is_of(netns)).cloned().collect();
         events.sort_by_key(|seen| seen.event.sequence);
         events
     }
@@ -150,8 +156,9 @@ impl Subscriber {
     /// The first event that `wanted` accepts, waiting for it; fails naming `what` after `limit`.
     pub fn wait_for(&self, what: &str, limit: Duration, wanted: impl FnMut(&Seen) -> bool) -> Seen {
         self.find(limit, wanted).unwrap_or_else(|| {
-            let count = self.count();
-            panic!("waited {limit:?} for {what}; {count} events did not match")
+            let events = self.all();
+            let last: Vec<&Seen> = events.iter().rev().take(5).collect();
+            panic!("waited {limit:?} for {what}; {} events did not match, the last of them {last:#?}", events.len())
         })
     }
 

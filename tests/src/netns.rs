@@ -1,6 +1,8 @@
 //! Network namespaces and veth pairs, removed again on drop.
 
 use std::fs::File;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -9,12 +11,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use xtcp_agent::sys::netns_cookie;
 
 use crate::host::{require_root, wait_for};
 use crate::process::{Process, run};
 
 /// Starts the name of every namespace that the tests make; the id of the test's process follows.
 pub const PREFIX: &str = "xtcp-t";
+
+/// Who a network namespace is: the kernel gives a dead one's inode to the next, but never its cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Id {
+    /// Inode in nsfs.
+    pub inode: u64,
+    /// `SO_NETNS_COOKIE` of a socket inside.
+    pub cookie: u64,
+}
 
 /// A network namespace with loopback up.
 #[derive(Debug)]
@@ -23,6 +35,8 @@ pub struct Netns {
     pub name: Option<String>,
     /// Its inode in nsfs.
     pub inode: u64,
+    /// Who it is.
+    pub id: Id,
     path: PathBuf,
     holder: Option<Process>,
 }
@@ -42,8 +56,9 @@ impl Netns {
         run(&["ip", "netns", "add", &name]);
         let path = Path::new("/run/netns").join(&name);
         // From here on the drop removes it, whatever fails.
-        let mut netns = Self { name: Some(name), inode: 0, path, holder: None };
-        netns.inode = inode(&netns.path);
+        let mut netns =
+            Self { name: Some(name), inode: 0, id: Id { inode: 0, cookie: 0 }, path, holder: None };
+        netns.identify();
         netns
     }
 
@@ -61,10 +76,12 @@ impl Netns {
         let holder = Process::spawn(&unique(label), Command::new("unshare").args(["-n", "cat"]));
         let path = PathBuf::from(format!("/proc/{}/ns/net", holder.pid()));
         let home = inode(Path::new("/proc/thread-self/ns/net"));
-        let inode = wait_for("unshare -n to enter its namespace", Duration::from_secs(10), || {
-            std::fs::metadata(&path).ok().map(|meta| meta.ino()).filter(|&inode| inode != home)
-        });
-        Self { name: None, inode, path, holder: Some(holder) }
+        let entered = || std::fs::metadata(&path).is_ok_and(|meta| meta.ino() != home);
+        wait_for("unshare -n to enter its namespace", Duration::from_secs(10), || entered().then_some(()));
+        let mut netns =
+            Self { name: None, inode: 0, id: Id { inode: 0, cookie: 0 }, path, holder: Some(holder) };
+        netns.identify();
+        netns
     }
 
     /// Where it can be opened.
@@ -115,6 +132,17 @@ impl Netns {
     /// Ends it now: `ip netns del`, or the end of the process inside. A process or socket left inside keeps it alive.
     pub fn end(mut self) {
         self.remove();
+    }
+
+    fn identify(&mut self) {
+        self.inode = inode(&self.path);
+        let cookie = self.run_in(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket can be made");
+            netns_cookie(socket.as_fd())
+                .expect("SO_NETNS_COOKIE can be read")
+                .expect("the kernel has it (5.14)")
+        });
+        self.id = Id { inode: self.inode, cookie };
     }
 
     fn remove(&mut self) {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::{RecordMethod, RecordReason};
 
+use crate::netns::Id;
 use crate::ss;
 
 /// One row and when the test had it.
@@ -23,6 +24,11 @@ impl Row {
         let record = serde_json::from_str(line)
             .unwrap_or_else(|e| panic!("standard output has a line that is no row: {e}: {line}"));
         Self { arrived_ns, record }
+    }
+
+    /// Whether its socket belongs to this namespace.
+    pub fn is_of(&self, netns: Id) -> bool {
+        self.record.netns_inode == netns.inode && self.record.netns_cookie == netns.cookie
     }
 
     /// The socket's cookie.

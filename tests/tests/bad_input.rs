@@ -92,9 +92,7 @@ fn without_btf_it_starts_and_check_says_what_is_missing() {
     let netns = Netns::named("nobtf");
     let _held = netns.run_in(|| traffic::pair(Ipv4Addr::LOCALHOST));
     let running = agent().frequency("500ms").wrapped_in(&hide).start();
-    running.wait_for_row("rows of polls", LIMIT, |row| {
-        row.record.netns_inode == netns.inode && row.poll() > Some(1)
-    });
+    running.wait_for_row("rows of polls", LIMIT, |row| row.is_of(netns.id) && row.poll() > Some(1));
     let log = running.process.stderr.text();
     assert!(log.contains("BTF"), "its log does not say that BTF is missing: {log}");
     drop(running);
@@ -141,7 +139,7 @@ fn an_unreachable_nats_is_said_once_and_found_when_it_comes() {
     let nats = NatsServer::start_on(port);
     let subscriber = Subscriber::new(&nats);
     let netns = Netns::anonymous("late");
-    subscriber.wait_for("an event at a NATS that came late", LIMIT, |seen| seen.is_created(netns.inode));
+    subscriber.wait_for("an event at a NATS that came late", LIMIT, |seen| seen.is_created(netns.id));
     // It goes and comes back.
     drop(subscriber);
     nats.kill();
@@ -149,7 +147,7 @@ fn an_unreachable_nats_is_said_once_and_found_when_it_comes() {
     let subscriber = Subscriber::new(&nats);
     wait_for("an event at a NATS that came back", LIMIT, || {
         let netns = Netns::anonymous("again");
-        subscriber.find(Duration::from_secs(1), |seen| seen.is_created(netns.inode))
+        subscriber.find(Duration::from_secs(1), |seen| seen.is_created(netns.id))
     });
     assert!(about() <= 2, "{}", agent.process.stderr.text());
 }
@@ -159,12 +157,12 @@ fn namespaces_that_die_while_they_are_asked_cost_a_counter_and_no_wrong_row() {
     let _alone = alone();
     let agent = agent().frequency("100ms").args(&["--log-format", "json"]).start();
     let before = agent.metrics().sum("xtcp_polls_total", &[]);
-    let mut inode_of_port = BTreeMap::new();
+    let mut netns_of_port = BTreeMap::new();
     for round in 0..scale(150_u16, 1_500) {
         // A port that no other namespace has: a row that bears it tells where it really comes from.
         let port = 2_000 + round;
         let netns = if round % 2 == 0 { Netns::anonymous("dies") } else { Netns::named("dies") };
-        inode_of_port.insert(port, netns.inode);
+        netns_of_port.insert(port, netns.id);
         let sockets = netns.run_in(|| {
             let listener = traffic::listen((Ipv4Addr::LOCALHOST, port).into());
             let client = traffic::connect(listener.local_addr().unwrap());
@@ -174,13 +172,13 @@ fn namespaces_that_die_while_they_are_asked_cost_a_counter_and_no_wrong_row() {
         drop(sockets);
     }
     let polls = agent.metrics().sum("xtcp_polls_total", &[]) - before;
-    println!("{} namespaces lived and died during {polls} polls", inode_of_port.len());
+    println!("{} namespaces lived and died during {polls} polls", netns_of_port.len());
     assert!(polls >= 5.0, "it was polled meanwhile");
     let rows = agent.rows();
     let mut told = BTreeSet::new();
     for row in &rows {
-        if let Some(inode) = inode_of_port.get(&row.local().port()) {
-            assert_eq!(row.record.netns_inode, *inode, "a socket of another namespace: {row:?}");
+        if let Some(netns) = netns_of_port.get(&row.local().port()) {
+            assert!(row.is_of(*netns), "a socket of another namespace: {row:?}");
             told.insert(row.local().port());
         }
     }
@@ -213,7 +211,7 @@ fn a_flooded_ring_buffer_says_exactly_how_many_events_are_missing() {
     let states = 8 * done.made.len() + done.listeners;
     let sums = || {
         subscriber.look(|events| {
-            let of_netns = || events.iter().filter(|seen| seen.inode() == netns.inode);
+            let of_netns = || events.iter().filter(|seen| seen.is_of(netns.id));
             let seen = [
                 of_netns().filter(|seen| seen.close().is_some()).count() as u64,
                 of_netns().filter(|seen| seen.state().is_some()).count() as u64,
@@ -238,7 +236,7 @@ fn a_flooded_ring_buffer_says_exactly_how_many_events_are_missing() {
     let told = (lost[0] + lost[1]) as f64;
     assert!((counted - told).abs() < f64::EPSILON, "the counter says {counted}, the Loss events {told}");
     // What came through of a connection whose beginning did not is not called complete.
-    for close in subscriber.of(netns.inode).iter().filter_map(Seen::close) {
+    for close in subscriber.of(netns.id).iter().filter_map(Seen::close) {
         assert!(!close.path_complete || close.path.len() >= 3, "{close:?}");
     }
     drop(agent);
@@ -264,7 +262,7 @@ fn the_agents_own_connections_are_left_out_and_counted() {
         assert_eq!(has_row, include, "a row of {own} with --own-connections {choice}");
         // Something happens after the connection was made, so its events would have come before.
         let netns = Netns::anonymous("mark");
-        subscriber.wait_for("a mark", LIMIT, |seen| seen.is_created(netns.inode));
+        subscriber.wait_for("a mark", LIMIT, |seen| seen.is_created(netns.id));
         let of_own = |seen: &Seen| {
             seen.state()
                 .and_then(|state| state.socket.as_ref())
@@ -327,10 +325,7 @@ fn sigterm_flushes_every_row_and_ends_with_0_in_time() {
         "1h",
     ];
     let mut agent = agent().args(&hoard).start();
-    assert_eq!(
-        grpc::poll(agent.grpc).iter().filter(|row| row.record.netns_inode == netns.inode).count(),
-        held.len()
-    );
+    assert_eq!(grpc::poll(agent.grpc).iter().filter(|row| row.is_of(netns.id)).count(), held.len());
     assert_eq!(agent.rows().len(), 0, "nothing has left yet");
     let start = Instant::now();
     let (status, rows) = agent.terminate(Duration::from_secs(12));

@@ -56,15 +56,15 @@ fn namespaces_lives_are_told_through_every_rung() {
         let args = ["--ebpf-deny", case.denied, "--reconcile-frequency", "200ms"];
         let agent = agent().events_to(&nats).args(&args).start();
         for netns in [Netns::named("rung"), Netns::anonymous("rung")] {
-            let inode = netns.inode;
+            let id = netns.id;
             let what = format!("created, without {}", case.denied);
-            let created = subscriber.wait_for(&what, LIMIT, |seen| seen.is_created(inode));
+            let created = subscriber.wait_for(&what, LIMIT, |seen| seen.is_created(id));
             let Kind::NetnsCreated(event) = created.kind() else { unreachable!() };
             assert!(case.created.contains(&event.source()), "{what}: {:?}", event.source());
             check_states(&subscriber, &netns);
             netns.end();
             let what = format!("destroyed, without {}", case.denied);
-            let destroyed = subscriber.wait_for(&what, LIMIT, |seen| seen.is_destroyed(inode));
+            let destroyed = subscriber.wait_for(&what, LIMIT, |seen| seen.is_destroyed(id));
             let Kind::NetnsDestroyed(event) = destroyed.kind() else { unreachable!() };
             assert!(case.destroyed.contains(&event.source()), "{what}: {:?}", event.source());
         }
@@ -81,7 +81,7 @@ fn check_states(subscriber: &Subscriber, netns: &Netns) {
     let cookies = [traffic::cookie(&pair.client), traffic::cookie(&pair.server)];
     for cookie in cookies {
         subscriber.wait_for("ESTABLISHED", LIMIT, |seen| {
-            seen.inode() == netns.inode
+            seen.is_of(netns.id)
                 && seen.state().is_some_and(|state| {
                     state.new_state() == TcpState::Established
                         && state.socket.as_ref().unwrap().cookie == cookie

@@ -108,6 +108,7 @@ fn outside(rows: &Bag, before: &Bag, after: &Bag) -> String {
 }
 
 fn of_poll(rows: &[Row], inode: u64) -> Bag {
+    // All these namespaces live while the agent does, so inodes tell them apart.
     let of_netns = rows.iter().filter(|row| row.record.netns_inode == inode && row.poll().is_some());
     ss::bag(of_netns.map(Row::as_ss).filter(|socket| socket.state != BOUND_INACTIVE))
 }

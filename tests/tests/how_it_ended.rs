@@ -145,9 +145,9 @@ fn every_ending_is_told_right_and_none_as_another() {
     for ending in ENDINGS {
         let netns = Netns::named("end");
         let held = (ending.make)(&netns);
-        let enough = || closes(&subscriber.of(netns.inode)).len() >= ending.told.len();
+        let enough = || closes(&subscriber.of(netns.id)).len() >= ending.told.len();
         subscriber.find(Duration::from_secs(10), |_| enough());
-        let events = subscriber.of(netns.inode);
+        let events = subscriber.of(netns.id);
         drop(held);
         let mut seen: Vec<Told> = closes(&events).into_iter().map(of_event).collect();
         let mut expected = ending.told.to_vec();
@@ -206,7 +206,7 @@ fn the_owner_of_a_connection_that_its_process_left_open_is_that_process() {
     helper.signal(Signal::SIGKILL);
     helper.wait(Duration::from_secs(5)).expect("a killed process ends");
     let seen = subscriber.wait_for("the helper's close", Duration::from_secs(10), |seen| {
-        seen.inode() == netns.inode && seen.close().is_some_and(|close| close.opened_by() == Local)
+        seen.is_of(netns.id) && seen.close().is_some_and(|close| close.opened_by() == Local)
     });
     let owner = seen.close().unwrap().owner.clone().expect("its owner is known");
     assert_eq!((owner.pid, owner.comm.as_str()), (pid, "xtcp-test-helpe"), "fifteen bytes of its name");

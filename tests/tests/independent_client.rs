@@ -40,7 +40,7 @@ fn a_python_client_reads_rows_and_events_by_reflection_and_nats() {
     let ends = 2 * done.made.len() + done.listeners;
     subscriber.wait_for("all closing events", LIMIT, |_| true);
     xtcp_tests::host::wait_for("all closing events", LIMIT, || {
-        let closes = subscriber.of(netns.inode).iter().filter(|seen| seen.close().is_some()).count();
+        let closes = subscriber.of(netns.id).iter().filter(|seen| seen.close().is_some()).count();
         (closes >= ends).then_some(())
     });
     let said = finish(&mut client);
@@ -53,7 +53,7 @@ fn a_python_client_reads_rows_and_events_by_reflection_and_nats() {
     }
     assert_eq!(said["health"], "SERVING");
     check_row(&said, cookie, &row.record.agent_instance, pair.client.local_addr().unwrap());
-    let expected = subscriber.of(netns.inode);
+    let expected = subscriber.of(netns.id);
     check_events("NATS", &said["nats_events"], &expected);
     check_events("gRPC", &said["grpc_events"], &expected);
     let sent: u64 = done.made.iter().map(|made| made.sent).sum();

@@ -28,13 +28,13 @@ fn a_namespace_ends_with_its_last_process_while_it_is_polled_every_100_ms() {
     for round in 0..scale(10, 100) {
         // With a name and without: for the former, `ip netns del` is what ends the last reference.
         let netns = if round % 2 == 0 { Netns::anonymous("kept") } else { Netns::named("kept") };
-        let inode = netns.inode;
+        let id = netns.id;
         join_by_veth((&outside, "peer", "10.97.0.1/24"), (&netns, "inside", "10.97.0.2/24"));
         let held = netns.run_in(|| traffic::pair(Ipv4Addr::LOCALHOST));
         // At least two polls have been inside.
         let mut polls = Vec::new();
         agent.wait_for_row("two polls of the namespace", Duration::from_secs(20), |row| {
-            if row.record.netns_inode == inode {
+            if row.is_of(id) {
                 polls.extend(row.poll().filter(|poll| !polls.contains(poll)));
             }
             polls.len() >= 2

@@ -21,7 +21,7 @@ use xtcp_tests::agent::agent;
 use xtcp_tests::events::{Seen, Subscriber, addresses, lost};
 use xtcp_tests::host::{alone, scale, wait_for};
 use xtcp_tests::nats::NatsServer;
-use xtcp_tests::netns::Netns;
+use xtcp_tests::netns::{Id, Netns};
 use xtcp_tests::traffic::{self, Made, Plan};
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ fn a_connection_of_5_ms_yields_every_transition_in_order_and_exact_bytes() {
         });
         // The client's end and the server's, whose last ACK may come after the client has returned.
         wait_for("both closing events", LIMIT, || {
-            let ends = subscriber.of(netns.inode);
+            let ends = subscriber.of(netns.id);
             (ends
                 .iter()
                 .filter_map(Seen::close)
@@ -73,7 +73,7 @@ fn a_connection_of_5_ms_yields_every_transition_in_order_and_exact_bytes() {
                 == 2)
                 .then_some(())
         });
-        let events = subscriber.of(netns.inode);
+        let events = subscriber.of(netns.id);
         check_end(&events, made, &CLIENT, OpenedBy::Local, CloseReason::LocalFin, lifetime);
         let mirrored =
             Made { client: made.server, server: made.client, sent: made.received, received: made.sent };
@@ -141,7 +141,7 @@ fn of_many_connections_at_full_speed_none_is_missing_or_the_counters_say_how_man
     println!("{} connections in {:?}: {per_second:.0} a second", done.made.len(), done.took);
     let expected_closes = 2 * done.made.len() + done.listeners;
     let expected_states = expected_closes * 4 - 3 * done.listeners;
-    let counts = settle(&subscriber, netns.inode, expected_closes + expected_states);
+    let counts = settle(&subscriber, netns.id, expected_closes + expected_states);
     println!("events: {counts:?}");
     let events = subscriber.all();
     let (lost_closes, lost_states) = (lost(&events, EventKind::TcpClose), lost(&events, EventKind::TcpState));
@@ -155,7 +155,7 @@ fn of_many_connections_at_full_speed_none_is_missing_or_the_counters_say_how_man
         expected_states as u64,
         "state events: seen + lost = made"
     );
-    check_bytes(&subscriber.of(netns.inode), &done.made, usize::try_from(lost_closes).unwrap());
+    check_bytes(&subscriber.of(netns.id), &done.made, usize::try_from(lost_closes).unwrap());
     check_sequence(&events);
     println!("lost: {lost_closes} closes, {lost_states} states");
     drop(agent);
@@ -168,11 +168,11 @@ struct Counts {
 }
 
 /// Waits until all events are there, or are said to be lost; at most 30 s.
-fn settle(subscriber: &Subscriber, inode: u64, expected: usize) -> Counts {
+fn settle(subscriber: &Subscriber, netns: Id, expected: usize) -> Counts {
     let start = Instant::now();
     loop {
         let (counts, lost) = subscriber.look(|events| {
-            let of_netns = || events.iter().filter(|seen| seen.inode() == inode);
+            let of_netns = || events.iter().filter(|seen| seen.is_of(netns));
             let closes = of_netns().filter(|seen| seen.close().is_some()).count();
             let states = of_netns().filter(|seen| seen.state().is_some()).count();
             let lost = lost(events, EventKind::TcpClose) + lost(events, EventKind::TcpState);

@@ -62,7 +62,7 @@ fn a_staying_connection_has_a_row_by_lookup_within_50_ms_on_grpc_and_at_the_dest
             seen.event.sequence == at_stdout.record.event_sequence
         });
         let state = event.state().unwrap_or_else(|| panic!("the row's event is no state change: {event:?}"));
-        assert_eq!((event.inode(), state.new_state()), (netns.inode, TcpState::Established));
+        assert!(event.is_of(netns.id) && state.new_state() == TcpState::Established, "{event:?}");
         let server = traffic::cookie(&pair.server);
         agent.wait_for_row("the server's row", LIMIT, |row| row.cookie() == server && row.is_lookup());
     }
@@ -83,8 +83,7 @@ fn check_row(row: &Row, netns: &Netns, pair: &Pair) {
         "{record:?}"
     );
     assert!(!record.congestion_algorithm_string.is_empty() && record.sk_mem_info_snd_buf > 0);
-    assert_eq!(record.netns_inode, netns.inode);
-    assert_ne!(record.netns_cookie, 0);
+    assert!(row.is_of(netns.id), "{record:?}");
     assert_eq!(record.poll_number, 0, "no poll obtained it");
     assert_eq!(record.pid, std::process::id(), "the process that called connect");
     assert_eq!(record.owner_source(), OwnerSource::Connect);
