@@ -418,3 +418,6 @@ impl State {
     const ESTABLISHED: u8 = 1;
     const LISTEN: u8 = 10;
 }
+
+#[cfg(test)]
+mod tests;

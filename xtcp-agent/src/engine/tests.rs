@@ -1,0 +1,227 @@
+use xtcp_common::event::{Header, Task, TcpClose};
+use xtcp_proto::event::v1::EventKind;
+
+use super::*;
+use crate::record::Reason;
+use crate::scheduler::{Completion, Scope, Settings};
+
+const MS: u64 = 1_000_000;
+const OWN: NetnsId = NetnsId { inode: 1, cookie: 1 };
+const POD: NetnsId = NetnsId { inode: 7, cookie: 70 };
+const OWN_PID: u32 = 42;
+
+fn engine(exclude: &[&str]) -> Engine {
+    let settings = Settings {
+        frequency_ns: 3_600_000 * MS,
+        jitter_pct: 0,
+        workers: 4,
+        lookup_delay_ns: 0,
+        lookups_per_request: 100,
+        lookups_per_s: 0,
+        merge_delay_ns: 0,
+    };
+    let mut engine = Engine::new(Parts {
+        registry: Registry::new(OWN, 2),
+        connections: Connections::new(1000, OWN_PID),
+        scheduler: Scheduler::new(settings, 0, 1),
+        stamp: Stamp::new("host".into(), "boot".into(), "agent".into()),
+        clock: Arc::new(Clock::new().unwrap()),
+        filter: NetnsFilter::parse(&[], exclude).unwrap(),
+        own_connections: OwnConnections::Exclude,
+        look_up_established: true,
+        look_up_listeners: true,
+        metrics: EngineMetrics::register(&prometheus::Registry::new()).unwrap(),
+    });
+    engine.on_look(0, &look(&[]));
+    // The first poll is over.
+    while let Some(job) = engine.next_job(0) {
+        engine.on_done(0, done(&job, Ok(job.target.id)));
+    }
+    assert!(engine.finished_poll(0).is_some());
+    engine.take_wants();
+    engine
+}
+
+fn look(mounts: &[(&str, NetnsId)]) -> Snapshot {
+    let mounts = mounts
+        .iter()
+        .map(|(name, id)| crate::netns::Mount {
+            path: format!("/run/netns/{name}").into(),
+            device: 4,
+            inode: id.inode,
+        })
+        .collect();
+    Snapshot { began_ktime_ns: 1, ended_ktime_ns: 2, mounts, threads: Some(Vec::new()) }
+}
+
+fn done(job: &Job, found: Result<NetnsId, EnterError>) -> Done {
+    let completion = Completion { id: job.request.id, complete: found.is_ok(), ..Completion::default() };
+    Done { worker: 0, expected: job.target.id, began_ktime_ns: 3, completion, found }
+}
+
+fn netns(id: NetnsId, kind: u32, hook: u32) -> NetnsEvent {
+    NetnsEvent {
+        header: Header { kind, cpu: 0, ktime_ns: 10 },
+        netns_cookie: id.cookie,
+        netns_inode: id.inode,
+        hook,
+        task: Task { tgid: 9, tid: 9, comm: *b"ip\0\0\0\0\0\0\0\0\0\0\0\0\0\0", ..Task::default() },
+    }
+}
+
+fn transition(old_state: u8, new_state: u8, pid: u32) -> Transition {
+    Transition {
+        header: Header { kind: kind::TCP_STATE, cpu: 0, ktime_ns: 20 },
+        sk: 0xdead,
+        cookie: 5,
+        netns_cookie: POD.cookie,
+        netns_inode: POD.inode,
+        family: 2,
+        source_port: 4000,
+        destination_port: 80,
+        old_state,
+        new_state,
+        task: Task { tgid: pid, tid: pid, ..Task::default() },
+        ..Transition::default()
+    }
+}
+
+fn created() -> Event {
+    Event::NetnsCreated(netns(POD, kind::NETNS_CREATED, hook::COPY_NET_NS))
+}
+
+fn give(engine: &mut Engine, events: Vec<Event>) -> Vec<pb::Event> {
+    engine.on_events(30, &EventBatch { events, ..EventBatch::default() });
+    engine.take_events()
+}
+
+#[test]
+fn a_namespace_is_told_when_it_comes_and_goes_and_scheduled_in_between() {
+    let mut engine = engine(&[]);
+    let events = give(&mut engine, vec![created()]);
+    let Some(Kind::NetnsCreated(event)) = &events[0].event else { panic!("{events:?}") };
+    assert_eq!(event.creator.as_ref().unwrap().comm, "ip");
+    assert_eq!((events[0].sequence, events[0].netns.as_ref().unwrap().cookie), (1, 70));
+    assert!(engine.parts.scheduler.knows(POD.inode));
+    assert!(engine.next_job(40).is_none(), "a namespace that was seen to begin has nothing to dump");
+    let events =
+        give(&mut engine, vec![Event::NetnsDestroyed(netns(POD, kind::NETNS_DESTROYED, hook::PUT_NET))]);
+    assert!(matches!(events[0].event, Some(Kind::NetnsDestroyed(_))));
+    assert_eq!(events[0].sequence, 2);
+    assert!(!engine.parts.scheduler.knows(POD.inode));
+}
+
+#[test]
+fn an_established_socket_is_looked_up_in_its_namespace_and_nowhere_else() {
+    let mut engine = engine(&[]);
+    give(
+        &mut engine,
+        vec![created(), Event::TcpState(transition(7, 2, 500)), Event::TcpState(transition(2, 1, 0))],
+    );
+    let job = engine.next_job(40).unwrap();
+    let Scope::Lookups(lookups) = &job.request.scope else { panic!("{:?}", job.request) };
+    assert_eq!((job.request.netns_inode, lookups.len()), (POD.inode, 1));
+    assert_eq!((lookups[0].cookie, lookups[0].event_sequence), (5, 3));
+    assert_eq!(lookups[0].owner.unwrap().pid, 500);
+    assert!(engine.next_job(40).is_none());
+}
+
+#[test]
+fn the_agents_own_connection_makes_neither_events_nor_requests() {
+    let mut engine = engine(&[]);
+    let seen =
+        vec![created(), Event::TcpState(transition(7, 2, OWN_PID)), Event::TcpState(transition(2, 1, 0))];
+    assert_eq!(give(&mut engine, seen).len(), 1);
+    assert!(engine.next_job(40).is_none());
+}
+
+#[test]
+fn a_loss_is_told_with_kinds_and_place_and_dumps_every_namespace() {
+    let mut engine = engine(&[]);
+    give(&mut engine, vec![created()]);
+    let mut batch =
+        EventBatch { events: vec![Event::TcpState(transition(7, 2, 500))], ..EventBatch::default() };
+    batch.lost[kind::TCP_CLOSE as usize] = 3;
+    batch.lost[kind::NETNS_SOME_DESTROYED as usize] = 1;
+    engine.on_events(30, &batch);
+    let events = engine.take_events();
+    let Some(Kind::Loss(loss)) = &events[1].event else { panic!("{events:?}") };
+    assert_eq!((loss.after_sequence, loss.before_sequence, events[1].sequence), (1, 3, 3));
+    let counts: Vec<(i32, u64)> = loss.lost.iter().map(|lost| (lost.kind, lost.count)).collect();
+    assert_eq!(counts, [(EventKind::NetnsDestroyed as i32, 1), (EventKind::TcpClose as i32, 3)]);
+    let dumped: Vec<u32> =
+        std::iter::from_fn(|| engine.next_job(40)).map(|job| job.request.netns_inode).collect();
+    assert_eq!(dumped, [OWN.inode, POD.inode]);
+    let wants = engine.take_wants();
+    assert!(wants.everything && wants.alive.contains(&POD));
+}
+
+#[test]
+fn an_excluded_namespace_is_left_out_once_its_name_is_known() {
+    let mut engine = engine(&["hidden*"]);
+    give(&mut engine, vec![created()]);
+    assert!(engine.parts.scheduler.knows(POD.inode));
+    engine.on_look(50, &look(&[("hidden-1", POD)]));
+    assert_eq!(engine.take_wants().drop, [(POD.inode, true)]);
+    assert!(!engine.parts.scheduler.knows(POD.inode));
+    assert!(give(&mut engine, vec![Event::TcpState(transition(7, 2, 500))]).is_empty());
+    engine.on_look(60, &look(&[("shown", POD)]));
+    assert_eq!(engine.take_wants().drop, [(POD.inode, false)]);
+    assert!(engine.parts.scheduler.knows(POD.inode));
+}
+
+#[test]
+fn a_namespace_found_late_is_dumped_and_one_that_cannot_be_entered_is_looked_for_and_tried_once_more() {
+    let mut engine = engine(&[]);
+    engine.on_look(50, &look(&[("late", POD)]));
+    let events = engine.take_events();
+    assert!(matches!(events[0].event, Some(Kind::NetnsCreated(_))), "{events:?}");
+    let job = engine.next_job(60).unwrap();
+    assert_eq!((job.request.reason, &job.request.scope), (Reason::NetnsCreated, &Scope::Dump));
+    engine.take_wants();
+    engine.on_done(70, done(&job, Err(EnterError::Gone(job.target.id))));
+    assert!(engine.take_wants().everything);
+    engine.on_look(80, &look(&[("late", POD)]));
+    let again = engine.next_job(90).unwrap();
+    assert_eq!(again.request.netns_inode, POD.inode);
+    engine.on_done(100, done(&again, Err(EnterError::Gone(again.target.id))));
+    engine.on_look(110, &look(&[("late", POD)]));
+    assert!(engine.next_job(120).is_none(), "not again without end");
+}
+
+#[test]
+fn an_entry_that_finds_a_successor_tells_an_end_and_a_beginning() {
+    let mut engine = engine(&[]);
+    give(
+        &mut engine,
+        vec![created(), Event::TcpState(transition(7, 2, 500)), Event::TcpState(transition(2, 1, 0))],
+    );
+    let job = engine.next_job(40).unwrap();
+    let found = NetnsId { cookie: 71, ..POD };
+    engine.on_done(
+        50,
+        Done { began_ktime_ns: 45, ..done(&job, Err(EnterError::Mismatch { expected: POD, found })) },
+    );
+    let events = engine.take_events();
+    assert!(matches!(events[0].event, Some(Kind::NetnsDestroyed(_))), "{events:?}");
+    assert!(matches!(events[1].event, Some(Kind::NetnsCreated(_))), "{events:?}");
+    assert_eq!(events[1].netns.as_ref().unwrap().cookie, 71);
+    assert!(engine.parts.scheduler.knows(POD.inode));
+}
+
+#[test]
+fn a_socket_that_closes_before_it_is_asked_for_is_told_and_not_asked_for() {
+    let mut engine = engine(&[]);
+    let mut close = transition(1, 7, 0);
+    close.header.kind = kind::TCP_CLOSE;
+    let seen = vec![
+        created(),
+        Event::TcpState(transition(7, 2, 500)),
+        Event::TcpState(transition(2, 1, 0)),
+        Event::TcpClose(Box::new(TcpClose { state: close, ..TcpClose::default() })),
+    ];
+    let events = give(&mut engine, seen);
+    let Some(Kind::TcpClose(closed)) = &events[3].event else { panic!("{events:?}") };
+    assert!(closed.path_complete && closed.numbers.is_none());
+    assert!(engine.next_job(40).is_none());
+}
