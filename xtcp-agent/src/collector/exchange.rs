@@ -79,6 +79,24 @@ pub(super) fn descriptor(socket: &Socket) -> u64 {
     u64::try_from(socket.as_raw_fd()).unwrap_or(0)
 }
 
+/// What a conversation needs of a socket; tests speak in the kernel's place.
+pub(super) trait Link {
+    /// Sends one datagram.
+    fn send(&self, bytes: &[u8]) -> io::Result<usize>;
+    /// Receives one datagram with MSG_TRUNC: its real length, whatever fits of it in the buffer.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
+}
+
+impl Link for Socket {
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Socket::send(self, bytes, 0)
+    }
+
+    fn receive(&self, mut buffer: &mut [u8]) -> io::Result<usize> {
+        self.recv(&mut buffer, libc::MSG_TRUNC)
+    }
+}
+
 /// Buffers and the sequence numbers of one worker.
 pub(super) struct Exchange {
     buffer: Vec<u8>,
@@ -103,7 +121,7 @@ impl Exchange {
     /// Dumps both families: in one request, or in two where the kernel does not know the old one.
     pub(super) fn dump(
         &mut self,
-        socket: &Socket,
+        socket: &impl Link,
         states: States,
         extensions: Extensions,
         metrics: &CollectorMetrics,
@@ -132,7 +150,7 @@ impl Exchange {
     /// Asks for each socket of a batch in one `send`, and reads as many answers.
     pub(super) fn look_up(
         &mut self,
-        socket: &Socket,
+        socket: &impl Link,
         batch: &[Lookup],
         extensions: Extensions,
         metrics: &CollectorMetrics,
@@ -178,7 +196,7 @@ impl Exchange {
 
     fn read_dump(
         &mut self,
-        socket: &Socket,
+        socket: &impl Link,
         sequence: u32,
         metrics: &CollectorMetrics,
         row: &mut dyn FnMut(&[u8]),
@@ -226,20 +244,19 @@ fn id_of(lookup: &Lookup) -> SocketId {
     }
 }
 
-fn send(socket: &Socket, bytes: &[u8]) -> Result<(), Fault> {
-    match socket.send(bytes, 0) {
+fn send(socket: &impl Link, bytes: &[u8]) -> Result<(), Fault> {
+    match socket.send(bytes) {
         Ok(sent) if sent == bytes.len() => Ok(()),
         Ok(_) => Err(Fault::Call { call: "send", source: io::ErrorKind::WriteZero.into() }),
         Err(source) => Err(Fault::Call { call: "send", source }),
     }
 }
 
-/// One datagram; its length. MSG_TRUNC gives the real length, so that a truncated one is seen.
-fn receive(socket: &Socket, buffer: &mut [u8]) -> Result<usize, Fault> {
+/// One datagram; its length.
+fn receive(socket: &impl Link, buffer: &mut [u8]) -> Result<usize, Fault> {
     let size = buffer.len();
     loop {
-        let mut target = &mut *buffer;
-        match socket.recv(&mut target, libc::MSG_TRUNC) {
+        match socket.receive(buffer) {
             Ok(length) if length > size => return Err(Fault::Truncated(length)),
             Ok(length) => return Ok(length),
             Err(source) => match source.raw_os_error().map(Errno::from_raw) {
@@ -251,3 +268,6 @@ fn receive(socket: &Socket, buffer: &mut [u8]) -> Result<usize, Fault> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
