@@ -120,7 +120,10 @@ fn every_way_in_which_an_answer_breaks_off_is_told_apart() {
     assert!(matches!(ended(failing(Errno::ENOBUFS)), Fault::Overrun));
     assert!(matches!(ended(failing(Errno::EAGAIN)), Fault::Timeout));
     assert!(matches!(ended(failing(Errno::EBADF)), Fault::Call { call: "recv", .. }));
-    assert!(matches!(ended(Box::new(|seq| Ok(message(18, 0, seq, &[0; 40_000])))), Fault::Truncated(40_016)));
+    assert!(matches!(
+        ended(Box::new(|seq| Ok(message(18, 0, seq, &vec![0; 40_000])))),
+        Fault::Truncated(40_016)
+    ));
     assert!(matches!(ended(Box::new(|_| Ok(vec![9; 7]))), Fault::Framing(_)));
 }
 
