@@ -35,10 +35,11 @@ impl Scale {
 }
 
 /// Programs that the whole-program tests start, and Debian's name for what brings them.
-const PROGRAMS: [(&str, &str); 7] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("nats-server", "nats-server"),
+    ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
     ("strace", "strace"),
     ("unshare", "util-linux"),
