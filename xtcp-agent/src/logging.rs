@@ -33,7 +33,11 @@ pub fn init(log: &Log) -> Result<(), LoggingError> {
     let filter = EnvFilter::builder()
         .parse(directives(&log.level))
         .map_err(|source| LoggingError::Filter { level: log.level.clone(), source })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // A line that cannot be written would be reported on standard error too, by a macro that panics there.
+        .log_internal_errors(false);
     match log.format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init()?,
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init()?,

@@ -28,8 +28,8 @@ fn collect(config: Config) -> ExitCode {
     match logging::init(&config.log).map_err(anyhow::Error::from).and_then(|()| run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Standard error may be closed; the status still tells.
-            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            // Each error says its cause itself. Standard error may be closed; the status still tells.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }
