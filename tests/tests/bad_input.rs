@@ -231,7 +231,7 @@ fn a_flooded_ring_buffer_says_exactly_how_many_events_are_missing() {
     println!("made {closes} closes and {states} states; seen {seen:?}, told lost {lost:?}");
     assert!(lost[0] + lost[1] > 0, "the flood was none");
     assert_eq!([seen[0] + lost[0], seen[1] + lost[1]], [closes as u64, states as u64]);
-    let counted = agent.metrics().sum("xtcp_ebpf_events", &["outcome=\"lost\""]);
+    let counted = agent.metrics().sum("xtcp_ebpf_events_total", &["outcome=\"lost\""]);
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let told = (lost[0] + lost[1]) as f64;
     assert!((counted - told).abs() < f64::EPSILON, "the counter says {counted}, the Loss events {told}");

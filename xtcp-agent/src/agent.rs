@@ -3,6 +3,7 @@
 
 mod driver;
 mod identity;
+mod meters;
 mod rows;
 mod scout;
 
@@ -22,15 +23,15 @@ use xtcp_inet_diag::state::State;
 
 use crate::change_event::Stamp;
 use crate::clock::{self, Clock};
-use crate::collector::{self, CollectorMetrics, Shared, WorkerHandle};
+use crate::collector::{self, Shared, WorkerHandle};
 use crate::config::{Config, EbpfMode};
 use crate::connections::Connections;
-use crate::destination::{self, DestinationError};
-use crate::ebpf::{self, EbpfConfig, EbpfError, EbpfMetrics, Fact, Loaded};
-use crate::engine::{Engine, EngineMetrics, Parts};
+use crate::destination::DestinationError;
+use crate::ebpf::{self, EbpfConfig, EbpfError, Fact, Loaded};
+use crate::engine::{Engine, Parts};
 use crate::envelope;
-use crate::event_sink::{Bound, EventHub, SinkError, SinkMetrics, SinkSettings, Sinks};
-use crate::grpc::{self, GrpcError, GrpcMetrics, PollRequest, RowHub, Services};
+use crate::event_sink::{Bound, EventHub, SinkError, SinkSettings, Sinks};
+use crate::grpc::{self, GrpcError, PollRequest, RowHub, Services};
 use crate::metrics::{self, MetricsError, Readiness};
 use crate::netns::discover::{DiscoverError, Discovery};
 use crate::netns::enter;
@@ -42,6 +43,7 @@ use crate::record::builder::Builder;
 use crate::scheduler::{self, Scheduler};
 
 use driver::Driver;
+use meters::Meters;
 use rows::WorkerSink;
 use scout::Scout;
 
@@ -160,6 +162,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 #[expect(clippy::too_many_lines, reason = "the one place where all parts are put together, in order")]
 async fn start(config: Config) -> Result<Running, RunError> {
     let metrics_registry = metrics::registry(env!("CARGO_PKG_VERSION"))?;
+    let meters = Meters::register(&metrics_registry)?;
     let readiness = Readiness::default();
     let filter = NetnsFilter::parse(&config.netns.include, &config.netns.exclude)?;
     let host = identity::host(&config.identity).map_err(system("read the boot id"))?;
@@ -171,9 +174,8 @@ async fn start(config: Config) -> Result<Running, RunError> {
 
     // Events gather in the ring buffer from here on; the first look at the host comes after, so that between the two
     // nothing is missed.
-    let ebpf_metrics = EbpfMetrics::register(&metrics_registry)?;
     let loaded = load_ebpf(&config, !filter.is_empty())?;
-    ebpf_metrics.attached(loaded.as_ref().map(|loaded| loaded.attached.as_slice()));
+    meters.ebpf.attached(loaded.as_ref().map(|loaded| loaded.attached.as_slice()));
     let tells = |fact| loaded.as_ref().is_some_and(|loaded| loaded.attached.iter().any(|a| a.fact == fact));
     let (tells_births, tells_ends) = (tells(Fact::NetnsCreated), tells(Fact::NetnsDestroyed));
 
@@ -186,8 +188,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
 
     let events = EventHub::default();
     let rows = RowHub::new(GRPC_ROW_BYTES);
-    let envelope_metrics = envelope::Metrics::register(&metrics_registry)?;
-    let (row_sender, row_queue) = envelope::queue(ROW_CHUNKS, envelope_metrics.clone());
+    let (row_sender, row_queue) = envelope::queue(ROW_CHUNKS, meters.envelope.clone());
     let stop_services = CancellationToken::new();
     let delivery = tokio::spawn(envelope::run(
         row_queue,
@@ -202,10 +203,9 @@ async fn start(config: Config) -> Result<Running, RunError> {
         },
         config.records.marshal,
         config.records.dest.open()?,
-        (envelope_metrics, destination::Metrics::register(&metrics_registry)?),
+        (meters.envelope, meters.destination),
         CancellationToken::new(),
     ));
-    let sink_metrics = SinkMetrics::register(&metrics_registry)?;
     let bound = Bound { events: config.events.queue as usize, ..Bound::default() };
     let sinks = Sinks::start(
         &events,
@@ -216,7 +216,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
             bound,
             by_default: config.events.by_default,
         },
-        &sink_metrics,
+        &meters.sinks,
     )
     .await?;
 
@@ -233,7 +233,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         builder: Builder::new(host.clone(), identity::kernel_version()),
         clock: Arc::clone(&clock),
         counter: Arc::new(AtomicU64::new(0)),
-        metrics: CollectorMetrics::register(&metrics_registry)?,
+        metrics: meters.collector,
         handles,
     };
     let workers = usize::from(config.netns.workers);
@@ -257,7 +257,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         own_connections: config.sockets.own_connections,
         look_up_established: config.poll.states().contains(State::Established),
         look_up_listeners: config.poll.states().contains(State::Listen),
-        metrics: EngineMetrics::register(&metrics_registry)?,
+        metrics: meters.engine,
     });
 
     let (polls_to, polls) = mpsc::channel::<PollRequest>(64);
@@ -280,9 +280,9 @@ async fn start(config: Config) -> Result<Running, RunError> {
                     polls: polls_to,
                     events: events.clone(),
                     event_bound: bound,
-                    event_counters: sink_metrics.sink("grpc"),
+                    event_counters: meters.sinks.sink("grpc"),
                 },
-                GrpcMetrics::register(&metrics_registry)?,
+                meters.grpc,
                 stop_services.clone(),
             ),
         ),
@@ -307,7 +307,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         looks,
         drain,
         control,
-        ebpf_metrics,
+        ebpf_metrics: meters.ebpf,
         readiness,
         events: events.clone(),
         rows: rows.clone(),

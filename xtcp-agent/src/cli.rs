@@ -146,11 +146,11 @@ pub fn parse_from(args: Vec<OsString>, around: &Surroundings<'_>) -> Result<Invo
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The surface is pinned: a change shows in the diff of the golden file, and is blessed with `BLESS=1`.
-    fn assert_golden(name: &str, actual: &str) {
+    pub(crate) fn assert_golden(name: &str, actual: &str) {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
         if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -203,8 +203,8 @@ impl Engine {
 
     /// Writes the gauges.
     pub fn report(&self) {
-        let Parts { registry, connections, scheduler, metrics, .. } = &self.parts;
-        metrics.report(registry, connections, scheduler, self.excluded.len());
+        let Parts { registry, connections, scheduler, clock, metrics, .. } = &self.parts;
+        metrics.report(registry, connections, scheduler, clock, self.excluded.len());
     }
 
     fn netns_created(&mut self, now: u64, seen: &NetnsEvent) {

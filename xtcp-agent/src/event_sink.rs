@@ -74,16 +74,20 @@ impl Sinks {
         let mut started = Self { sinks: Vec::new(), give_up: CancellationToken::new() };
         for address in addresses {
             let give_up = started.give_up.clone();
-            let counters = metrics.sink(&address.to_string());
-            let subscribe = || hub.subscribe(settings.bound, Filter::default(), Arc::clone(&counters));
-            let (queue, task) = match address {
+            let counters = || metrics.sink(&address.to_string());
+            let subscribe = |counters: &Arc<SinkCounters>| {
+                hub.subscribe(settings.bound, Filter::default(), Arc::clone(counters))
+            };
+            let (counters, queue, task) = match address {
                 SinkAddress::Off => continue,
                 SinkAddress::Stdout => {
-                    let queue = subscribe();
+                    let counters = counters();
+                    let queue = subscribe(&counters);
                     let run = stdout::run(Arc::clone(&queue), Arc::clone(&counters), give_up);
-                    (queue, tokio::spawn(run))
+                    (counters, queue, tokio::spawn(run))
                 }
                 SinkAddress::Nats(server) => {
+                    let counters = counters();
                     let nats = nats::Nats::start(
                         server,
                         &settings.hostname,
@@ -92,9 +96,9 @@ impl Sinks {
                         Arc::clone(&counters),
                     )
                     .await?;
-                    let queue = subscribe();
+                    let queue = subscribe(&counters);
                     let run = nats.run(Arc::clone(&queue), give_up);
-                    (queue, tokio::spawn(run))
+                    (counters, queue, tokio::spawn(run))
                 }
             };
             started.sinks.push(Sink { task, queue, counters });

@@ -13,7 +13,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounter, IntGaugeVec, Opts, Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,7 @@ const INDEX: &str = "xtcp2-agent\n\n\
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
     /// Two metrics have one name, or a name is invalid.
-    #[error("cannot register a metric")]
+    #[error("cannot register a metric: {0}")]
     Register(#[from] prometheus::Error),
     /// The address cannot be listened on.
     #[error("cannot listen on {address} for metrics (--prom-listen): {source}")]
@@ -53,6 +53,11 @@ pub fn registry(version: &str) -> Result<Registry, MetricsError> {
     build.with_label_values(&[version]).set(1);
     registry.register(Box::new(build))?;
     Ok(registry)
+}
+
+/// Raises a counter to a total that something else counts and that never falls.
+pub fn raise(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }
 
 /// Whether the agent does its work, by component. Clones share their state.

@@ -60,6 +60,10 @@ impl Fault {
         }
     }
 
+    /// Every [`name`](Self::name).
+    pub(super) const NAMES: [&str; 7] =
+        ["interrupted", "overrun", "truncated", "timeout", "refused", "framing", "call"];
+
     /// A short name for metrics.
     pub(super) fn name(&self) -> &'static str {
         match self {

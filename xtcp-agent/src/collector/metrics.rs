@@ -8,6 +8,9 @@ use crate::netns::enter::EnterError;
 use crate::record::Reason;
 use crate::scheduler::{DumpRequest, Scope};
 
+const SCOPES: [&str; 3] = ["dump", "listeners", "lookups"];
+const REASONS: [&str; 4] = ["poll", "netns_created", "tcp_state", "requested"];
+
 /// Counters of all workers together.
 #[derive(Clone)]
 pub struct CollectorMetrics {
@@ -46,7 +49,7 @@ impl CollectorMetrics {
             &["scope"],
         )?;
         registry.register(Box::new(seconds.clone()))?;
-        Ok(Self {
+        let metrics = Self {
             requests: vec(
                 "xtcp_requests_total",
                 "inet_diag requests to a namespace, by what was asked, why, and whether the answer was complete.",
@@ -61,12 +64,12 @@ impl CollectorMetrics {
             )?,
             faults: vec(
                 "xtcp_netlink_faults_total",
-                "Answers that broke off; some are asked for again.",
+                "Answers that broke off, by why; some are asked for again.",
                 &["fault"],
             )?,
             enter_errors: vec(
                 "xtcp_netns_enter_errors_total",
-                "Namespaces that could not be entered.",
+                "Namespaces that could not be entered, by why.",
                 &["why"],
             )?,
             unknown_attributes: vec(
@@ -91,7 +94,33 @@ impl CollectorMetrics {
                 "xtcp_foreign_messages_total",
                 "Netlink messages that answer no request of ours.",
             )?,
-        })
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// Makes every series whose labels are known at 0: a series that appears with its first fault cannot be watched.
+    fn begin(&self) {
+        for reason in REASONS {
+            self.rows.with_label_values(&[reason]);
+            for scope in SCOPES {
+                for complete in ["yes", "no"] {
+                    self.requests.with_label_values(&[scope, reason, complete]);
+                }
+            }
+        }
+        for scope in SCOPES {
+            self.seconds.with_label_values(&[scope]);
+        }
+        for result in ["found", "gone", "other_socket"] {
+            self.lookups.with_label_values(&[result]);
+        }
+        for fault in Fault::NAMES {
+            self.faults.with_label_values(&[fault]);
+        }
+        for why in ["gone", "mismatch", "denied", "no_door", "failed", "home"] {
+            self.enter_errors.with_label_values(&[why]);
+        }
     }
 
     pub(super) fn enter_failed(&self, error: &EnterError) {
@@ -146,7 +175,7 @@ impl CollectorMetrics {
         self.foreign_messages.inc();
     }
 
-    pub(super) fn attributes(&self, decoded: &Decoded<'_>) {
+    pub(crate) fn attributes(&self, decoded: &Decoded<'_>) {
         for (tally, counter) in
             [(&decoded.unknown, &self.unknown_attributes), (&decoded.malformed, &self.malformed_attributes)]
         {

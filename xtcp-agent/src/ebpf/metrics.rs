@@ -1,51 +1,58 @@
 //! The agent's report on its own probes.
 
-use prometheus::{IntGauge, IntGaugeVec, Registry, opts};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, opts};
 use xtcp_common::event::kind;
 
 use super::{Attached, Counters, ladder};
+use crate::metrics::raise;
 
 /// What is attached, and what the kernel side counts.
 #[derive(Clone)]
 pub struct EbpfMetrics {
     active: IntGauge,
     attached: IntGaugeVec,
-    events: IntGaugeVec,
-    filtered: IntGaugeVec,
-    no_numbers: IntGauge,
+    events: IntCounterVec,
+    filtered: IntCounterVec,
+    no_numbers: IntCounter,
 }
 
 impl EbpfMetrics {
     /// Registers everything under `xtcp_ebpf_`.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            let gauges = IntGaugeVec::new(opts!(name, help), labels)?;
-            registry.register(Box::new(gauges.clone()))?;
-            Ok::<_, prometheus::Error>(gauges)
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(opts!(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
         };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
-        Ok(Self {
-            active: gauge("xtcp_ebpf_active", "1 with kernel events, 0 when the agent only polls.")?,
-            attached: gauges("xtcp_ebpf_attached", "1 for each hook in use, 0 for the others.", &["hook"])?,
-            events: gauges(
-                "xtcp_ebpf_events",
-                "Samples of the kernel side since the start, by kind: submitted, or lost because the ring buffer was full.",
+        let active = IntGauge::new("xtcp_ebpf_active", "1 with kernel events, 0 when the agent only polls.")?;
+        registry.register(Box::new(active.clone()))?;
+        let help = "1 for each hook in use, 0 for the others.";
+        let attached = IntGaugeVec::new(opts!("xtcp_ebpf_attached", help), &["hook"])?;
+        registry.register(Box::new(attached.clone()))?;
+        let no_numbers = IntCounter::new(
+            "xtcp_ebpf_no_tcp_sock_total",
+            "Closing events without last numbers: no full TCP socket.",
+        )?;
+        registry.register(Box::new(no_numbers.clone()))?;
+        let metrics = Self {
+            active,
+            attached,
+            events: counters(
+                "xtcp_ebpf_events_total",
+                "Samples of the kernel side, by kind: submitted, or lost because the ring buffer was full. Lost of \
+                 unknown kind: runs of a program that the kernel skipped.",
                 &["kind", "outcome"],
             )?,
-            filtered: gauges(
-                "xtcp_ebpf_filtered",
-                "State changes that the kernel side left out since the start, by filter.",
+            filtered: counters(
+                "xtcp_ebpf_filtered_total",
+                "State changes that the kernel side left out, by filter.",
                 &["filter"],
             )?,
-            no_numbers: gauge(
-                "xtcp_ebpf_no_tcp_sock",
-                "Closing events without last numbers since the start: no full TCP socket.",
-            )?,
-        })
+            no_numbers,
+        };
+        metrics.attached(None);
+        metrics.report(&Counters::default());
+        Ok(metrics)
     }
 
     /// Says which hooks are in use; `None` when the agent only polls.
@@ -59,7 +66,6 @@ impl EbpfMetrics {
 
     /// Writes the kernel side's counters.
     pub fn report(&self, counters: &Counters) {
-        let set = |gauge: IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         for (number, name) in [
             (0, "unknown"),
             (kind::NETNS_CREATED, "netns_created"),
@@ -70,7 +76,7 @@ impl EbpfMetrics {
         ] {
             for (outcome, values) in [("submitted", &counters.submitted), ("lost", &counters.lost)] {
                 let value = values.get(number as usize).copied().unwrap_or(0);
-                set(self.events.with_label_values(&[name, outcome]), value);
+                raise(&self.events.with_label_values(&[name, outcome]), value);
             }
         }
         for (filter, value) in [
@@ -79,8 +85,8 @@ impl EbpfMetrics {
             ("port", counters.filtered_port),
             ("protocol", counters.filtered_protocol),
         ] {
-            set(self.filtered.with_label_values(&[filter]), value);
+            raise(&self.filtered.with_label_values(&[filter]), value);
         }
-        set(self.no_numbers.clone(), counters.no_tcp_sock);
+        raise(&self.no_numbers, counters.no_tcp_sock);
     }
 }

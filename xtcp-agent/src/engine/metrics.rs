@@ -1,9 +1,11 @@
 //! What the engine counts.
 
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry as Metrics, opts};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Registry as Metrics, opts};
 use xtcp_proto::event::v1::event::Event as Kind;
 
+use crate::clock::Clock;
 use crate::connections::Connections;
+use crate::metrics::raise;
 use crate::netns::registry::Registry;
 use crate::scheduler::{PollFinished, Scheduler};
 
@@ -16,10 +18,11 @@ pub struct EngineMetrics {
     malformed_events: IntCounter,
     netns: IntGauge,
     netns_excluded: IntGauge,
-    netns_surprises: IntGaugeVec,
+    netns_surprises: IntCounterVec,
     connections: IntGauge,
-    connections_evicted: IntGauge,
-    decisions: IntGaugeVec,
+    connections_evicted: IntCounter,
+    decisions: IntCounterVec,
+    clock_steps: IntCounter,
     polls: IntCounterVec,
     poll_rows: IntGauge,
     poll_seconds: Gauge,
@@ -33,21 +36,16 @@ impl EngineMetrics {
             registry.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let gauges = |name: &str, help: &str, label: &str| {
-            let gauges = IntGaugeVec::new(opts!(name, help), &[label])?;
-            registry.register(Box::new(gauges.clone()))?;
-            Ok::<_, prometheus::Error>(gauges)
+        let plain = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
         };
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        let malformed_events = IntCounter::new(
-            "xtcp_malformed_events_total",
-            "Samples of the ring buffer that are no event of ours.",
-        )?;
-        registry.register(Box::new(malformed_events.clone()))?;
         let poll_seconds = Gauge::new("xtcp_poll_duration_seconds", "How long the last poll took.")?;
         registry.register(Box::new(poll_seconds.clone()))?;
         let events = counter("xtcp_change_events_total", "Change events made, by kind.", "kind")?;
@@ -56,36 +54,48 @@ impl EngineMetrics {
             "Events that made no change event: own (the agent's own sockets), excluded (their namespace is).",
             "why",
         )?;
+        let polls = counter(
+            "xtcp_polls_total",
+            "Polls of all namespaces that ended, by completeness: no when a namespace that still exists did not \
+             answer in full.",
+            "complete",
+        )?;
+        for complete in ["yes", "no"] {
+            polls.with_label_values(&[complete]);
+        }
         Ok(Self {
             events: ["netns_created", "netns_destroyed", "tcp_state", "tcp_close", "loss"]
                 .map(|kind| events.with_label_values(&[kind])),
             own_events: left_out.with_label_values(&["own"]),
             excluded_events: left_out.with_label_values(&["excluded"]),
-            malformed_events,
+            malformed_events: plain(
+                "xtcp_malformed_events_total",
+                "Samples of the ring buffer that are no event of ours.",
+            )?,
             netns: gauge("xtcp_netns", "Network namespaces known.")?,
             netns_excluded: gauge("xtcp_netns_excluded", "Network namespaces left out by name or inode.")?,
-            netns_surprises: gauges(
-                "xtcp_netns_surprises",
-                "What went otherwise than told, since the start: stale (told of a dead one), replaced (its inode came back \
+            netns_surprises: counter(
+                "xtcp_netns_surprises_total",
+                "What went otherwise than told: stale (told of a dead one), replaced (its inode came back \
                  first), given_up (no trace, end not told), unknown_end (never known), late_creation (told after its end).",
                 "what",
             )?,
             connections: gauge("xtcp_connections_followed", "Sockets followed between birth and CLOSE.")?,
-            connections_evicted: gauge(
-                "xtcp_connections_evicted",
-                "Sockets no longer followed for want of room, since the start.",
+            connections_evicted: plain(
+                "xtcp_connections_evicted_total",
+                "Sockets no longer followed for want of room.",
             )?,
-            decisions: gauges(
-                "xtcp_scheduler_decisions",
-                "Since the start: lookups asked for, closed_before_asked, shed (over --trigger-rate), dumps_instead (cheaper \
+            decisions: counter(
+                "xtcp_scheduler_decisions_total",
+                "What was decided: lookups asked for, closed_before_asked, shed (over --trigger-rate), dumps_instead (cheaper \
                  than lookups), merged (into a running poll), overruns (polls that began a period late).",
                 "what",
             )?,
-            polls: counter(
-                "xtcp_polls_total",
-                "Polls of all namespaces that ended, by completeness.",
-                "complete",
+            clock_steps: plain(
+                "xtcp_clock_steps_total",
+                "Times that the wall clock was set by more than 10 ms, or the host slept.",
             )?,
+            polls,
             poll_rows: gauge("xtcp_poll_rows", "Rows of the last poll.")?,
             poll_seconds,
         })
@@ -127,6 +137,7 @@ impl EngineMetrics {
         registry: &Registry,
         connections: &Connections,
         scheduler: &Scheduler,
+        clock: &Clock,
         excluded: usize,
     ) {
         self.netns.set(gauge(registry.iter().len() as u64));
@@ -139,10 +150,11 @@ impl EngineMetrics {
             ("unknown_end", counts.unknown_ends),
             ("late_creation", counts.late_creations),
         ] {
-            self.netns_surprises.with_label_values(&[what]).set(gauge(count));
+            raise(&self.netns_surprises.with_label_values(&[what]), count);
         }
         self.connections.set(gauge(connections.len() as u64));
-        self.connections_evicted.set(gauge(connections.evicted()));
+        raise(&self.connections_evicted, connections.evicted());
+        raise(&self.clock_steps, clock.steps());
         let decisions = scheduler.decisions();
         for (what, count) in [
             ("lookups", decisions.lookups),
@@ -152,7 +164,7 @@ impl EngineMetrics {
             ("merged", decisions.merged),
             ("overruns", decisions.overruns),
         ] {
-            self.decisions.with_label_values(&[what]).set(gauge(count));
+            raise(&self.decisions.with_label_values(&[what]), count);
         }
     }
 }
