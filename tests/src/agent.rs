@@ -165,6 +165,18 @@ impl Agent {
         self.read_rows().clone()
     }
 
+    /// All rows that it had made when this was called, once they have reached standard output: a batch may wait for its
+    /// flush.
+    pub fn delivered_rows(&self) -> Vec<Row> {
+        let made = self.metrics().sum("xtcp_rows_total", &[]);
+        wait_for("every row made to be written", Duration::from_secs(30), || {
+            #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 lines")]
+            let written = self.process.stdout.len() as f64;
+            (written >= made).then_some(())
+        });
+        self.rows()
+    }
+
     /// The first row that `wanted` accepts, waiting for it; fails naming `what` after `limit`.
     pub fn wait_for_row(&self, what: &str, limit: Duration, mut wanted: impl FnMut(&Row) -> bool) -> Row {
         let start = Instant::now();

@@ -158,11 +158,20 @@ impl Subscriber {
         self.find(limit, wanted).unwrap_or_else(|| {
             let events = self.all();
             let last: Vec<&Seen> = events.iter().rev().take(5).collect();
-            panic!("waited {limit:?} for {what}; {} events did not match, the last of them {last:#?}", events.len())
+            panic!(
+                "waited {limit:?} for {what}; {} events did not match, the last of them {last:#?}",
+                events.len()
+            )
         })
     }
 
-    /// The first event that `wanted` accepts within `limit`.
+    /// Waits until all events so far together are `enough`; false after `limit`.
+    pub fn wait_until(&self, limit: Duration, mut enough: impl FnMut(&[Seen]) -> bool) -> bool {
+        let wait = self.store.more.wait_timeout_while(self.store.lock(), limit, |events| !enough(events));
+        !wait.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// The first event that `wanted` accepts within `limit`. `wanted` must not ask this subscriber for more.
     pub fn find(&self, limit: Duration, mut wanted: impl FnMut(&Seen) -> bool) -> Option<Seen> {
         let start = Instant::now();
         let mut looked = 0;

@@ -174,7 +174,7 @@ fn namespaces_that_die_while_they_are_asked_cost_a_counter_and_no_wrong_row() {
     let polls = agent.metrics().sum("xtcp_polls_total", &[]) - before;
     println!("{} namespaces lived and died during {polls} polls", netns_of_port.len());
     assert!(polls >= 5.0, "it was polled meanwhile");
-    let rows = agent.rows();
+    let rows = agent.delivered_rows();
     let mut told = BTreeSet::new();
     for row in &rows {
         if let Some(netns) = netns_of_port.get(&row.local().port()) {

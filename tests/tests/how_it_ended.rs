@@ -145,8 +145,11 @@ fn every_ending_is_told_right_and_none_as_another() {
     for ending in ENDINGS {
         let netns = Netns::named("end");
         let held = (ending.make)(&netns);
-        let enough = || closes(&subscriber.of(netns.id)).len() >= ending.told.len();
-        subscriber.find(Duration::from_secs(10), |_| enough());
+        let enough = |all: &[Seen]| {
+            let of_netns = all.iter().filter(|seen| seen.is_of(netns.id) && seen.close().is_some());
+            of_netns.count() >= ending.told.len()
+        };
+        subscriber.wait_until(Duration::from_secs(10), enough);
         let events = subscriber.of(netns.id);
         drop(held);
         let mut seen: Vec<Told> = closes(&events).into_iter().map(of_event).collect();

@@ -37,8 +37,7 @@ fn sockets_older_than_the_agent_and_opened_while_it_dumps_appear_once_in_every_p
     assert!(young.len() > 100, "the race was no race");
     // A young socket came after its namespace's dump, or before it: in one way or the other it must be seen.
     wait_for_rows_of(&agent, &young, &old);
-    let rows = agent.rows();
-    let first = cookies_of_poll(&rows, 1);
+    let first = cookies_of_poll(&agent.delivered_rows(), 1);
     exactly_once("older, first poll", &old, &first);
     none_twice(&first);
     let second = grpc::poll(agent.grpc);
@@ -69,13 +68,14 @@ fn opening_and_closing_without_pause_while_the_agent_starts_confuses_no_poll() {
         let stop = AtomicBool::new(false);
         let churned = AtomicUsize::new(0);
         let (first, second) = std::thread::scope(|scope| {
+            // Also when something fails here, so that the scope ends.
+            let _stops = StopOnDrop(&stop);
             for _ in 0..2 {
                 scope.spawn(|| netns.run_in(|| churn(&stop, &churned)));
             }
             let agent = agent().start();
-            let first = agent.rows();
+            let first = agent.delivered_rows();
             let second = grpc::poll(agent.grpc);
-            stop.store(true, Ordering::Relaxed);
             (first, second)
         });
         println!("round {round}: {} connections were opened and closed", churned.load(Ordering::Relaxed));
@@ -91,6 +91,14 @@ fn opening_and_closing_without_pause_while_the_agent_starts_confuses_no_poll() {
             "a socket that was closed before has a row"
         );
         drop(kept);
+    }
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -114,6 +122,7 @@ fn churn(stop: &AtomicBool, count: &AtomicUsize) {
 fn start_while_opening(netns: &[Netns], longer: Duration) -> (Agent, Vec<TcpStream>) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let stops = StopOnDrop(&stop);
         let openers: Vec<_> =
             netns.iter().map(|netns| scope.spawn(|| netns.run_in(|| open_until(&stop, 2_500)))).collect();
         let agent = agent().start();
@@ -121,7 +130,7 @@ fn start_while_opening(netns: &[Netns], longer: Duration) -> (Agent, Vec<TcpStre
         while ready.elapsed() < longer && openers.iter().any(|opener| !opener.is_finished()) {
             std::thread::sleep(Duration::from_millis(1));
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stops);
         let young = openers.into_iter().flat_map(|opener| opener.join().unwrap()).collect();
         (agent, young)
     })
