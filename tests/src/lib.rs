@@ -14,6 +14,7 @@
 )]
 
 pub mod agent;
+pub mod bench;
 pub mod events;
 pub mod grpc;
 pub mod host;

@@ -1,6 +1,7 @@
 //! Build, test and CI commands: `cargo xtask help`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks to its terminal")]
 
+mod bench;
 mod bpf_linker;
 mod build_ebpf;
 mod ci;
@@ -41,6 +42,8 @@ enum Task {
     Test(test::Options),
     /// The same tests at the scale that the promises state, and a closing summary
     Full(test::Options),
+    /// What the agent costs, against floors measured in the same run: poll, events, idle, or all of them
+    Bench(bench::Options),
     /// Format, clippy, the eBPF build from clean, then test
     Ci,
     /// Check the dependencies' licences and advisories (needs cargo-deny)
@@ -72,6 +75,7 @@ fn run(task: Task) -> Result<()> {
         Task::Install(options) => install::main(&options),
         Task::Test(options) => test::main(&options, test::Scale::Ci),
         Task::Full(options) => test::main(&options, test::Scale::Full),
+        Task::Bench(options) => bench::main(&options),
         Task::Ci => ci::main(),
         Task::Deny => ci::deny(),
         Task::Run(options) => run::main(options),
