@@ -31,6 +31,8 @@ pub struct Entry {
     pub id: NetnsId,
     /// What people call it.
     pub name: Arc<str>,
+    /// The last name that a mount gave it, where that is not its name any more.
+    pub(super) former: Option<Arc<str>>,
     /// It is the agent's own.
     pub own: bool,
     /// When it was created, `CLOCK_MONOTONIC` nanoseconds; `None` when no event told.
@@ -56,6 +58,7 @@ impl Entry {
         let mut entry = Self {
             id,
             name: display_name(id.inode),
+            former: None,
             own: false,
             created_ktime_ns: None,
             source,
@@ -103,7 +106,14 @@ impl Entry {
 
     pub(super) fn to_destroyed(&self, at_ktime_ns: u64, source: Source) -> Change {
         let lifetime_ns = self.created_ktime_ns.map(|born| at_ktime_ns.saturating_sub(born));
-        Change::Destroyed { netns: self.netns(), at_ktime_ns, source, lifetime_ns }
+        // Its mount goes first: people know it by the name that it had.
+        let name = self.former.as_ref().filter(|_| self.mounts.is_empty()).unwrap_or(&self.name);
+        Change::Destroyed {
+            netns: Netns { id: self.id, name: Arc::clone(name) },
+            at_ktime_ns,
+            source,
+            lifetime_ns,
+        }
     }
 
     /// Whether a creation that cannot be this namespace's is that of a predecessor which was announced in its place:
@@ -191,7 +201,11 @@ impl Entry {
         if names.iter().any(|name| **name == *self.name) {
             return;
         }
-        self.name = names.into_iter().next().map_or_else(|| display_name(self.id.inode), Arc::from);
+        let name = names.into_iter().next().map_or_else(|| display_name(self.id.inode), Arc::from);
+        let was = std::mem::replace(&mut self.name, name);
+        if was != display_name(self.id.inode) {
+            self.former = Some(was);
+        }
     }
 }
 

@@ -363,3 +363,14 @@ fn the_dead_are_forgotten_also_without_looks() {
     }
     assert!(registry.graves.len() < 10_000, "{}", registry.graves.len());
 }
+
+#[test]
+fn an_end_is_told_by_the_name_that_its_mount_gave() {
+    let mut registry = started(&[]);
+    registry.created(id(7, 70), 100, KERNEL, None);
+    registry.apply(&mounts(200, &[("/run/netns/blue", 7)]));
+    registry.apply(&mounts(300, &[]));
+    assert_eq!(&*registry.get(7).unwrap().name, "netns:[7]");
+    let ended = registry.destroyed(id(7, 70), 400, KERNEL);
+    assert!(matches!(&ended[..], [Change::Destroyed { netns, .. }] if &*netns.name == "blue"), "{ended:?}");
+}
