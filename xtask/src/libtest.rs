@@ -2,36 +2,67 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::command::shown;
-use crate::workspace;
+use crate::{process_tree, workspace};
 
 /// Runs the tests with their output passed on as it comes; notes counts, measurements and failed tests. Returns how many
-/// ran.
-pub(crate) fn run(command: &mut Command, notes: &mut Vec<String>) -> Result<u32> {
+/// ran. Tests that say nothing for `patience` are ended: one that hangs must not hold up a CI for ever.
+pub(crate) fn run(command: &mut Command, patience: Duration, notes: &mut Vec<String>) -> Result<u32> {
     println!("$ {}", shown(command));
     command.current_dir(workspace::root()).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("start {}", shown(command)))?;
-    let mut printed = Vec::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        let (mut terminal, mut buffer) = (std::io::stdout(), vec![0; 8192]);
-        loop {
-            let length = stdout.read(&mut buffer).context("read the tests' output")?;
-            let Some(chunk) = buffer.get(..length).filter(|chunk| !chunk.is_empty()) else { break };
-            terminal.write_all(chunk).and_then(|()| terminal.flush()).context("pass on the tests' output")?;
-            printed.extend_from_slice(chunk);
+    let chunks = read_chunks(child.stdout.take().context("the tests have no output")?)?;
+    let (mut terminal, mut printed) = (std::io::stdout(), Vec::new());
+    let hangs = loop {
+        match chunks.recv_timeout(patience) {
+            Ok(chunk) => {
+                terminal.write_all(&chunk).and_then(|()| terminal.flush()).context("pass on the output")?;
+                printed.extend_from_slice(&chunk);
+            }
+            Err(RecvTimeoutError::Disconnected) => break false,
+            Err(RecvTimeoutError::Timeout) => break true,
         }
+    };
+    if hangs {
+        process_tree::end(child.id());
     }
     let status = child.wait().context("wait for the tests")?;
-    let report = Report::of(&String::from_utf8_lossy(&printed));
+    let printed = String::from_utf8_lossy(&printed);
+    let report = Report::of(&printed);
     notes.extend(report.notes());
+    if hangs {
+        let last = printed.lines().last().unwrap_or_default();
+        bail!(
+            "nothing was heard for {} s and the tests were ended; the last words: {last}",
+            patience.as_secs()
+        );
+    }
     if !status.success() {
         bail!("cargo test ended with {status}");
     }
     Ok(report.passed + report.failed)
+}
+
+/// The output as it comes, until its end.
+fn read_chunks(mut stdout: ChildStdout) -> Result<Receiver<Vec<u8>>> {
+    let (sender, receiver) = sync_channel(16);
+    let read = move || {
+        let mut buffer = vec![0; 8192];
+        while let Ok(length) = stdout.read(&mut buffer) {
+            let Some(chunk) = buffer.get(..length).filter(|chunk| !chunk.is_empty()) else { break };
+            if sender.send(chunk.to_owned()).is_err() {
+                break;
+            }
+        }
+    };
+    std::thread::Builder::new().name("test output".to_owned()).spawn(read).context("start a thread")?;
+    Ok(receiver)
 }
 
 /// What a run of many test binaries comes down to.
@@ -81,7 +112,15 @@ fn count(counts: &str, word: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::Report;
+    use super::*;
+
+    #[test]
+    fn a_test_that_hangs_is_ended_and_named() {
+        let mut hanging = Command::new("sh");
+        hanging.args(["-c", "echo 'test forever ...'; sleep 1000"]);
+        let error = run(&mut hanging, Duration::from_millis(300), &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("test forever ..."), "{error}");
+    }
 
     #[test]
     fn counts_of_several_binaries_add_up_and_failures_are_named() {

@@ -11,6 +11,7 @@ mod demo;
 mod fingerprint;
 mod install;
 mod libtest;
+mod process_tree;
 mod python;
 mod run;
 mod stage;

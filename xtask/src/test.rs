@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::command::which;
+use crate::command::{self, which};
 use crate::stage::Stages;
 use crate::{build_ebpf, debian, libtest, python, workspace};
 
@@ -31,6 +32,14 @@ impl Scale {
             Self::Ci => "ci",
             Self::Full => "full",
         }
+    }
+
+    /// How long a test may say nothing.
+    fn patience(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Ci => 10 * 60,
+            Self::Full => 60 * 60,
+        })
     }
 }
 
@@ -68,7 +77,7 @@ pub(crate) fn stages_of(stages: &mut Stages, options: &Options, scale: Scale) {
     });
     let mut ran = 0;
     stages.run_noting("unit tests", |notes| {
-        ran += unit_tests(options, notes)?;
+        ran += unit_tests(options, scale, notes)?;
         Ok(())
     });
     if !stages.run("release agent", || build_ebpf::build_all().map(drop)) {
@@ -108,21 +117,29 @@ fn requirements() -> Result<()> {
     debian::need(&missing, "the tests start programs that are missing here")
 }
 
-fn unit_tests(options: &Options, notes: &mut Vec<String>) -> Result<u32> {
-    let mut cargo = Command::new(workspace::cargo());
-    cargo.args(["test", "--locked", "--no-fail-fast", "--workspace"]);
-    cargo.args(["--exclude", "xtcp-ebpf", "--exclude", "xtcp-tests", "--"]).args(&options.filters);
-    libtest::run(&mut cargo, notes)
+fn unit_tests(options: &Options, scale: Scale, notes: &mut Vec<String>) -> Result<u32> {
+    let mut cargo = cargo_test(&["--workspace", "--exclude", "xtcp-ebpf", "--exclude", "xtcp-tests"])?;
+    libtest::run(cargo.arg("--").args(&options.filters), scale.patience(), notes)
 }
 
 fn whole_program(options: &Options, scale: Scale, python: &Path, notes: &mut Vec<String>) -> Result<u32> {
-    let mut cargo = Command::new(workspace::cargo());
-    cargo.args(["test", "--locked", "--no-fail-fast", "--package", "xtcp-tests", "--"]);
+    let mut cargo = cargo_test(&["--package", "xtcp-tests"])?;
     // One at a time: they measure latencies. Their measurements are worth reading when they pass, too.
-    cargo.args(["--test-threads=1", "--show-output"]).args(&options.filters);
+    cargo.args(["--", "--test-threads=1", "--show-output"]).args(&options.filters);
     cargo
         .env("XTCP_AGENT", workspace::agent())
         .env("XTCP_SCALE", scale.name())
         .env("XTCP_TEST_PYTHON", python);
-    libtest::run(&mut cargo, notes)
+    libtest::run(&mut cargo, scale.patience(), notes)
+}
+
+/// Builds the tests, and returns the command that runs them: compiling is no test that says nothing.
+fn cargo_test(packages: &[&str]) -> Result<Command> {
+    let cargo = || {
+        let mut cargo = Command::new(workspace::cargo());
+        cargo.args(["test", "--locked", "--no-fail-fast"]).args(packages);
+        cargo
+    };
+    command::run(cargo().arg("--no-run"))?;
+    Ok(cargo())
 }
