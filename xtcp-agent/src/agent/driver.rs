@@ -102,8 +102,8 @@ impl Driver {
             let due = self.due();
             let means = &mut self.means;
             let input = tokio::select! {
-                // Events first: what they tell makes every other decision better.
-                biased;
+                // In turn, not events first: when they come faster than they can be taken in, workers' answers, polls
+                // and clocks must still have theirs.
                 Some(batch) = next_batch(&mut means.batches) => Input::Events(batch),
                 done = means.done.recv() => done.map_or(Input::End, Input::Done),
                 Some(found) = means.looks.recv() => Input::Found(found),
