@@ -18,7 +18,7 @@ const KINDS: [&str; 5] = ["netnsCreated", "netnsDestroyed", "tcpState", "tcpClos
 
 pub(super) struct Digest {
     names: HashSet<&'static str>,
-    /// The demonstration's namespaces by inode: an early event does not know the name yet.
+    /// The demonstration's namespaces by inode: what comes early does not know the name yet.
     own: HashMap<u64, &'static str>,
     destroyed: HashSet<u64>,
     rows: u64,
@@ -78,18 +78,18 @@ impl Digest {
     }
 
     fn row(&mut self, row: &Value) -> Option<String> {
-        if !self.names.contains(text(row, "netns")) {
+        let Some(name) = self.own_name(number(row, "netnsInode"), text(row, "netns")) else {
             self.hidden.other_rows += 1;
             return None;
-        }
+        };
         self.rows += 1;
-        Some(render::row(row))
+        Some(render::row(name, row))
     }
 
     fn event(&mut self, value: &Value, kind: &'static str, event: &Value) -> Option<String> {
         let netns = value.get("netns").unwrap_or(&Value::Null);
         let (inode, name) = (number(netns, "inode"), text(netns, "name"));
-        let own = self.own.get(&inode).copied().or_else(|| self.names.get(name).copied());
+        let own = self.own_name(inode, name);
         let lifecycle = matches!(kind, "netnsCreated" | "netnsDestroyed" | "loss");
         if own.is_none() && !lifecycle {
             self.hidden.other_events += 1;
@@ -106,6 +106,10 @@ impl Digest {
         }
         let unnamed = if name.is_empty() { format!("netns:[{inode}]") } else { name.to_owned() };
         Some(render::event(own.unwrap_or(&unnamed), kind, event))
+    }
+
+    fn own_name(&self, inode: u64, name: &str) -> Option<&'static str> {
+        self.own.get(&inode).or_else(|| self.names.get(name)).copied()
     }
 
     fn may_show(&mut self, now: Instant) -> bool {
@@ -181,9 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_a_name_is_known_by_its_inode() {
+    fn an_event_or_row_without_a_name_is_known_by_its_inode() {
         let shown = digest().take(STATE, Instant::now()).expect("own event is shown");
         assert!(shown.starts_with("event  xtcp-demo-1"), "{shown}");
+        let row = r#"{"netns":"netns:[7]","netnsInode":"7"}"#;
+        let shown = digest().take(row, Instant::now()).expect("own row is shown");
+        assert!(shown.starts_with("row    xtcp-demo-1"), "{shown}");
     }
 
     #[test]

@@ -24,14 +24,14 @@ const STATES: [&str; 14] = [
     "BOUND-INACTIVE",
 ];
 
-/// A socket's row.
-pub(super) fn row(row: &Value) -> String {
+/// The row of a socket in `netns`.
+pub(super) fn row(netns: &str, row: &Value) -> String {
     let state = usize::try_from(number(row, "inetDiagMsgState")).ok();
     let state = state.and_then(|state| STATES.get(state)).copied().unwrap_or("?");
     let family = number(row, "inetDiagMsgFamily");
     let from = address(row, family, "inetDiagMsgSocketSource", "inetDiagMsgSocketSourcePort");
     let to = address(row, family, "inetDiagMsgSocketDestination", "inetDiagMsgSocketDestinationPort");
-    let mut line = format!("row    {:<12} {state:<11} {from} > {to}", text(row, "netns"));
+    let mut line = format!("row    {netns:<12} {state:<11} {from} > {to}");
     if state != "LISTEN" {
         let (sent, received) = (number(row, "tcpInfoBytesSent"), number(row, "tcpInfoBytesReceived"));
         let (rtt, window) = (number(row, "tcpInfoRtt"), number(row, "tcpInfoSndCwnd"));
@@ -169,13 +169,16 @@ mod tests {
 
     #[test]
     fn a_row_says_where_how_fast_how_much_and_why() {
-        let line = row(&json!({
-            "netns": "xtcp-demo-1", "inetDiagMsgState": 1, "inetDiagMsgFamily": 2,
-            "inetDiagMsgSocketSource": "fwAAAQAAAAAAAAAAAAAAAA==", "inetDiagMsgSocketSourcePort": 40000,
-            "inetDiagMsgSocketDestination": "fwAAAQAAAAAAAAAAAAAAAA==", "inetDiagMsgSocketDestinationPort": 8080,
-            "tcpInfoRtt": 31, "tcpInfoSndCwnd": 10, "tcpInfoBytesSent": "100",
-            "recordReason": "RECORD_REASON_TCP_STATE", "recordMethod": "RECORD_METHOD_LOOKUP",
-        }));
+        let line = row(
+            "xtcp-demo-1",
+            &json!({
+                "inetDiagMsgState": 1, "inetDiagMsgFamily": 2,
+                "inetDiagMsgSocketSource": "fwAAAQAAAAAAAAAAAAAAAA==", "inetDiagMsgSocketSourcePort": 40000,
+                "inetDiagMsgSocketDestination": "fwAAAQAAAAAAAAAAAAAAAA==", "inetDiagMsgSocketDestinationPort": 8080,
+                "tcpInfoRtt": 31, "tcpInfoSndCwnd": 10, "tcpInfoBytesSent": "100",
+                "recordReason": "RECORD_REASON_TCP_STATE", "recordMethod": "RECORD_METHOD_LOOKUP",
+            }),
+        );
         assert_eq!(
             line,
             "row    xtcp-demo-1  ESTAB       127.0.0.1:40000 > 127.0.0.1:8080  rtt 31 us, cwnd 10, sent 100, \
