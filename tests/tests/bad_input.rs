@@ -323,6 +323,8 @@ fn sigterm_flushes_every_row_and_ends_with_0_in_time() {
         "256MiB",
         "--envelope-flush-age",
         "1h",
+        "--envelope-flush-event-age",
+        "1h",
     ];
     let mut agent = agent().args(&hoard).start();
     assert_eq!(grpc::poll(agent.grpc).iter().filter(|row| row.is_of(netns.id)).count(), held.len());

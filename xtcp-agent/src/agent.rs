@@ -197,6 +197,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
                 rows: config.envelope.flush_rows as usize,
                 bytes: config.envelope.flush_bytes as usize,
                 age: config.envelope.flush_age,
+                event_age: config.envelope.flush_event_age,
             },
             drain: config.program.shutdown_timeout / 2,
             ..envelope::Delivery::default()

@@ -28,11 +28,18 @@ pub struct Limits {
     pub bytes: usize,
     /// How long a row waits for others. Default 1 s.
     pub age: Duration,
+    /// How long a row that an event led to waits for others. Default 10 ms.
+    pub event_age: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rows: 10_000, bytes: 768 * 1024, age: Duration::from_secs(1) }
+        Self {
+            rows: 10_000,
+            bytes: 768 * 1024,
+            age: Duration::from_secs(1),
+            event_age: Duration::from_millis(10),
+        }
     }
 }
 
@@ -90,14 +97,14 @@ pub struct Batcher {
     limits: Limits,
     batches: u64,
     open: Batch,
-    /// When the oldest row of the open batch came.
-    since: Option<Instant>,
+    /// When the open batch leaves at the latest.
+    due: Option<Instant>,
 }
 
 impl Batcher {
     /// An empty one.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, batches: 0, open: Batch::default(), since: None }
+        Self { limits, batches: 0, open: Batch::default(), due: None }
     }
 
     /// Adds rows that came at `now`; hands each batch that they fill to `full`.
@@ -112,7 +119,7 @@ impl Batcher {
             }
             self.open.rows += 1;
             self.open.envelope_len += len;
-            self.since.get_or_insert(now);
+            self.due.get_or_insert(now + self.limits.age);
             if self.open.rows >= self.limits.rows {
                 self.add_part(rows, start..number + 1);
                 start = number + 1;
@@ -124,7 +131,12 @@ impl Batcher {
 
     /// When the open batch is old enough to leave; `None` while it is empty.
     pub fn deadline(&self) -> Option<Instant> {
-        self.since.map(|since| since + self.limits.age)
+        self.due
+    }
+
+    /// A row that came at `now` is worth most while it is new: what is open leaves within the event age.
+    pub fn hurry(&mut self, now: Instant) {
+        self.due = self.due.map(|due| due.min(now + self.limits.event_age));
     }
 
     /// How many rows the open batch holds.
@@ -138,7 +150,7 @@ impl Batcher {
             return None;
         }
         self.batches += 1;
-        self.since = None;
+        self.due = None;
         let batch = std::mem::take(&mut self.open);
         Some(Batch { id: self.batches, ..batch })
     }

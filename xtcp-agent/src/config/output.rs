@@ -46,6 +46,13 @@ pub struct Envelope {
     #[arg(id = "envelope-flush-age", long = "envelope-flush-age", value_name = "DURATION", default_value = "1s",
           value_parser = duration(Duration::from_millis(1), Duration::from_secs(3_600)))]
     pub flush_age: Duration,
+
+    /// A batch leaves when a record in it that an event led to is this old: 0s to 1h.
+    ///
+    /// The record of a new connection is at its destination that much later; each batch costs a send.
+    #[arg(id = "envelope-flush-event-age", long = "envelope-flush-event-age", value_name = "DURATION",
+          default_value = "10ms", value_parser = duration(Duration::ZERO, Duration::from_secs(3_600)))]
+    pub flush_event_age: Duration,
 }
 
 /// Where change events go and as what.

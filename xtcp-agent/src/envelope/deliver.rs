@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Batch, Batcher, Cause, Limits, Metrics};
 use crate::destination::{self, Destination, Payload, SendError};
 use crate::marshaller::Marshaller;
-use crate::record::RowChunk;
+use crate::record::{Reason, RowChunk};
 
 /// How batches are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +155,11 @@ struct Sender {
 impl Sender {
     fn fill(&self, batcher: &mut Batcher, chunk: &RowChunk, full: &mut Vec<(Batch, Cause)>) {
         self.metrics.received(chunk.rows.len());
-        batcher.push(&chunk.rows, Instant::now(), |batch, cause| full.push((batch, cause)));
+        let now = Instant::now();
+        batcher.push(&chunk.rows, now, |batch, cause| full.push((batch, cause)));
+        if chunk.reason == Reason::TcpState {
+            batcher.hurry(now);
+        }
     }
 
     async fn deliver(&mut self, full: &mut Vec<(Batch, Cause)>) {

@@ -35,7 +35,7 @@ proptest! {
         rows in 1usize..50,
         bytes in 0usize..2_000,
     ) {
-        let limits = Limits { rows, bytes, age: Duration::from_secs(1) };
+        let limits = Limits { rows, bytes, ..Limits::default() };
         let mut batcher = Batcher::new(limits);
         let mut batches = Vec::new();
         let mut input = Vec::new();
@@ -106,6 +106,23 @@ fn the_deadline_is_that_of_the_oldest_row() {
         batcher.push(&chunk(1..2, 10).rows, begin + Duration::from_secs(second), |_, _| {});
     }
     assert_eq!(batcher.deadline(), Some(begin + Duration::from_secs(3)));
+}
+
+#[test]
+fn a_row_that_an_event_led_to_hurries_the_open_batch_and_delays_none() {
+    let limits =
+        Limits { age: Duration::from_secs(3), event_age: Duration::from_millis(20), ..Limits::default() };
+    let mut batcher = Batcher::new(limits);
+    let begin = Instant::now();
+    batcher.hurry(begin);
+    assert_eq!(batcher.deadline(), None, "nothing is open");
+    batcher.push(&chunk(1..2, 10).rows, begin, |_, _| {});
+    batcher.hurry(begin + Duration::from_secs(1));
+    assert_eq!(batcher.deadline(), Some(begin + Duration::from_millis(1_020)));
+    batcher.hurry(begin + Duration::from_secs(2));
+    assert_eq!(batcher.deadline(), Some(begin + Duration::from_millis(1_020)));
+    assert_eq!(batcher.close().map(|batch| batch.len()), Some(1));
+    assert_eq!(batcher.deadline(), None);
 }
 
 /// What a scripted destination does with one send; takes the batch when the script is over.
