@@ -8,6 +8,7 @@
 mod budget;
 mod cost;
 mod poll;
+mod sweep;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -18,6 +19,7 @@ use budget::Budget;
 use cost::Cost;
 use poll::Poll;
 pub use poll::PollFinished;
+use sweep::Sweep;
 
 /// Settings, all from `Config`.
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +156,7 @@ pub struct Scheduler {
     last_id: u64,
     poll: Poll,
     triggers_in_a_row: u32,
+    sweep: Sweep,
     budget: Budget,
     cost: Cost,
     decisions: Decisions,
@@ -169,6 +172,7 @@ impl Scheduler {
             last_id: 0,
             poll: Poll::new(now, settings.frequency_ns, settings.jitter_pct, seed),
             triggers_in_a_row: 0,
+            sweep: Sweep::default(),
             budget: Budget::new(settings.lookups_per_s, now),
             cost: Cost::default(),
             decisions: Decisions::default(),
@@ -229,11 +233,19 @@ impl Scheduler {
         }
     }
 
-    /// Events were lost: any namespace may hold sockets that nothing told of.
+    /// Events were lost: any namespace may hold sockets that nothing told of. All are dumped, as soon as that has not
+    /// been done just before.
     pub fn all_uncertain(&mut self, now: u64) {
-        let inodes: Vec<u32> = self.netns.keys().copied().collect();
-        for inode in inodes {
-            self.uncertain(now, inode, 0);
+        self.sweep.want();
+        self.begin_sweep(now);
+    }
+
+    fn begin_sweep(&mut self, now: u64) {
+        if self.sweep.begin(now, self.cost.of_all_dumps_ns()) {
+            let inodes: Vec<u32> = self.netns.keys().copied().collect();
+            for inode in inodes {
+                self.uncertain(now, inode, 0);
+            }
         }
     }
 
@@ -259,6 +271,7 @@ impl Scheduler {
         if self.poll.begin(now, self.netns.keys().copied()) {
             self.decisions.overruns += 1;
         }
+        self.begin_sweep(now);
         if self.in_flight.len() >= self.settings.workers {
             return None;
         }
@@ -278,7 +291,7 @@ impl Scheduler {
             return u64::MAX;
         }
         let due = self.due.front().map_or(u64::MAX, |(at, _)| *at);
-        due.min(self.poll.deadline(self.may_poll()))
+        due.min(self.poll.deadline(self.may_poll())).min(self.sweep.deadline())
     }
 
     /// A request ended.
@@ -287,7 +300,7 @@ impl Scheduler {
             return;
         };
         let inode = request.netns_inode;
-        if completion.complete {
+        if completion.complete && self.netns.contains_key(&inode) {
             self.cost.measured(inode, request.dump, request.asked, completion.rows, completion.duration_ns);
         }
         if request.poll != 0 {

@@ -42,6 +42,11 @@ impl Cost {
         }
     }
 
+    /// What a dump of every namespace takes, as far as they were dumped before.
+    pub(super) fn of_all_dumps_ns(&self) -> u64 {
+        self.dumps.values().map(|known| known.duration_ns).sum()
+    }
+
     pub(super) fn dump_is_cheaper(&self, inode: u32, lookups: usize) -> bool {
         let dump = self
             .dumps

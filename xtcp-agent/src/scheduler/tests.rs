@@ -275,3 +275,33 @@ fn a_loss_of_events_dumps_every_namespace() {
         );
     }
 }
+
+#[test]
+fn a_flood_that_keeps_losing_events_does_not_keep_everything_being_dumped() {
+    let mut scheduler = idle(settings(), &[1, 2]);
+    let mut dumps = 0;
+    for now in (S..7 * S).step_by(2_000_000) {
+        scheduler.all_uncertain(now);
+        while let Some(request) = scheduler.next(now) {
+            assert_eq!(request.scope, Scope::Dump);
+            scheduler.completed(now, answer(request.id, 0, &[]));
+            dumps += 1;
+        }
+    }
+    assert_eq!(dumps, 2 * 6, "each namespace once a second");
+    // The last loss is not forgotten.
+    let last = scheduler.deadline();
+    assert!(last <= 8 * S, "{last}");
+    assert!(scheduler.next(last).is_none() && scheduler.next(last + MS).is_some());
+}
+
+#[test]
+fn what_a_dead_namespace_cost_is_not_kept() {
+    let mut scheduler = idle(settings(), &[1]);
+    let before = scheduler.cost.of_all_dumps_ns();
+    scheduler.netns_added(S, 2, true);
+    let request = scheduler.next(S + MS).unwrap();
+    scheduler.netns_removed(2);
+    scheduler.completed(S + 2 * MS, answer(request.id, 5, &[]));
+    assert_eq!(scheduler.cost.of_all_dumps_ns(), before);
+}
