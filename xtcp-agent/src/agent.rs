@@ -93,6 +93,9 @@ pub enum RunError {
     },
     #[error("delivery ended: {0}")]
     Delivery(#[from] envelope::DeliveryError),
+    /// Each said before why it ended.
+    #[error("no worker is left that could ask a namespace")]
+    Workers,
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
@@ -118,10 +121,10 @@ struct Running {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let deadline = config.program.shutdown_timeout;
     let mut running = start(config).await?;
-    let ended = tokio::select! {
-        () = shutdown.cancelled() => None,
-        ended = &mut running.delivery => Some(ended),
-        () = running.driver.run() => None,
+    let (ended, failed) = tokio::select! {
+        () = shutdown.cancelled() => (None, None),
+        ended = &mut running.delivery => (Some(ended), None),
+        () = running.driver.run() => (None, Some(RunError::Workers)),
     };
     tracing::info!("stopping: no more polls, sending what is left");
     let Running { driver, services, delivery, sinks, events, rows, stop_services } = running;
@@ -132,8 +135,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             None => delivery.await,
         };
         rows.close();
+        let in_vain = sinks.is_waiting_in_vain();
         let unsent = sinks.drain(deadline / 2).await;
-        if unsent > 0 {
+        if unsent > 0 && !in_vain {
             tracing::warn!(unsent, "change events were not sent before the end");
         }
         events.close();
@@ -146,6 +150,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         delivered
     })
     .await;
+    if let Some(failed) = failed {
+        return Err(failed);
+    }
     match stopped {
         Ok(Ok(delivered)) => delivered.map_err(RunError::from),
         Ok(Err(error)) => {

@@ -22,7 +22,7 @@ use crate::netns::enter::EnterError;
 use crate::netns::filter::NetnsFilter;
 use crate::netns::registry::{Change, Creator, Registry, Source};
 use crate::netns::{NetnsId, Snapshot, Thread};
-use crate::scheduler::{Lookup, PollFinished, Scheduler};
+use crate::scheduler::{Completion, Lookup, PollFinished, Scheduler};
 
 pub use metrics::EngineMetrics;
 
@@ -153,6 +153,11 @@ impl Engine {
             Err(error) => self.not_entered(now, done.expected, done.began_ktime_ns, error),
         }
         self.parts.scheduler.completed(now, done.completion);
+    }
+
+    /// No worker took this job: it is not asked, and its poll is not complete.
+    pub fn job_lost(&mut self, now: u64, job: &Job) {
+        self.parts.scheduler.completed(now, Completion { id: job.request.id, ..Completion::default() });
     }
 
     /// A client wants a poll; its number.

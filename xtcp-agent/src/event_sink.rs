@@ -59,7 +59,8 @@ struct Sink {
 
 /// The sinks that were started.
 pub struct Sinks {
-    sinks: Vec<Sink>,
+    started: Vec<Sink>,
+    by_default: bool,
     give_up: CancellationToken,
 }
 
@@ -71,9 +72,10 @@ impl Sinks {
         settings: &SinkSettings,
         metrics: &SinkMetrics,
     ) -> Result<Self, SinkError> {
-        let mut started = Self { sinks: Vec::new(), give_up: CancellationToken::new() };
+        let mut sinks =
+            Self { started: Vec::new(), by_default: settings.by_default, give_up: CancellationToken::new() };
         for address in addresses {
-            let give_up = started.give_up.clone();
+            let give_up = sinks.give_up.clone();
             let counters = || metrics.sink(&address.to_string());
             let subscribe = |counters: &Arc<SinkCounters>| {
                 hub.subscribe(settings.bound, Filter::default(), Arc::clone(counters))
@@ -101,20 +103,25 @@ impl Sinks {
                     (counters, queue, tokio::spawn(run))
                 }
             };
-            started.sinks.push(Sink { task, queue, counters });
+            sinks.started.push(Sink { task, queue, counters });
         }
-        Ok(started)
+        Ok(sinks)
+    }
+
+    /// Whether events wait only for a server that nobody asked for and that is not there.
+    pub fn is_waiting_in_vain(&self) -> bool {
+        self.by_default && self.started.iter().all(|sink| sink.counters.connected.get() == 0)
     }
 
     /// Closes the queues and waits until they are sent, at most `deadline`. A NATS sink without a server does not
     /// wait. What is left is dropped and counted; says how many events that were.
     pub async fn drain(self, deadline: Duration) -> u64 {
-        for sink in &self.sinks {
+        for sink in &self.started {
             sink.queue.close();
         }
         let mut tasks = Vec::new();
         let mut left = Vec::new();
-        for Sink { task, queue, counters } in self.sinks {
+        for Sink { task, queue, counters } in self.started {
             tasks.push(task);
             left.push((queue, counters));
         }

@@ -17,6 +17,7 @@ use crate::event_sink::EventHub;
 use crate::grpc::{PollRequest, RowHub};
 use crate::metrics::Readiness;
 use crate::netns::Snapshot;
+use crate::netns::enter::EnterError;
 use crate::netns::watch::MountWatch;
 
 /// A namespace is made before it is mounted: mounts are looked at this long after a hint, and once more.
@@ -66,6 +67,7 @@ pub(super) struct Driver {
 
 enum Input {
     Events(EventBatch),
+    NoMoreEvents,
     Done(Done),
     Found(Found),
     Poll(PollRequest),
@@ -92,7 +94,7 @@ impl Driver {
         }
     }
 
-    /// Runs until all workers have ended, which they do only in error.
+    /// Runs until no worker is left: each ends only in error, and says so.
     pub(super) async fn run(&mut self) {
         let mut every_second = interval(Duration::from_secs(1));
         every_second.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -104,7 +106,7 @@ impl Driver {
             let input = tokio::select! {
                 // In turn, not events first: when they come faster than they can be taken in, workers' answers, polls
                 // and clocks must still have theirs.
-                Some(batch) = next_batch(&mut means.batches) => Input::Events(batch),
+                batch = next_batch(&mut means.batches) => batch.map_or(Input::NoMoreEvents, Input::Events),
                 done = means.done.recv() => done.map_or(Input::End, Input::Done),
                 Some(found) = means.looks.recv() => Input::Found(found),
                 Some(poll) = means.polls.recv() => Input::Poll(poll),
@@ -114,7 +116,6 @@ impl Driver {
                 () = sleep_until(due) => Input::Due,
             };
             if matches!(input, Input::End) {
-                tracing::error!("no worker is left");
                 return;
             }
             self.take(input);
@@ -127,8 +128,12 @@ impl Driver {
         let engine = &mut self.means.engine;
         match input {
             Input::Events(batch) => engine.on_events(now, &batch),
+            Input::NoMoreEvents => self.no_more_events(),
             Input::Done(done) => {
-                self.idle.push(done.worker);
+                // A worker that cannot go home ends.
+                if !matches!(done.found, Err(EnterError::Home(_))) {
+                    self.idle.push(done.worker);
+                }
                 engine.on_done(now, done);
             }
             // An event says more of a newcomer than a look does (cookie, creator), and it was in the ring buffer before
@@ -167,7 +172,9 @@ impl Driver {
         means.events.publish(&means.engine.take_events());
         while self.looked && !self.idle.is_empty() {
             let Some(job) = means.engine.next_job(now) else { break };
-            dispatch(&means.threads, &mut self.idle, job);
+            if let Err(job) = dispatch(&means.threads, &mut self.idle, job) {
+                means.engine.job_lost(now, &job);
+            }
         }
         if let Some(poll) = means.engine.finished_poll(now) {
             tracing::debug!(?poll, "poll ended");
@@ -197,6 +204,18 @@ impl Driver {
         {
             self.wants = wants;
         }
+    }
+
+    /// The ring buffer's reader ended, which it does only in error: from here on polls alone tell.
+    fn no_more_events(&mut self) {
+        let means = &mut self.means;
+        means.batches = None;
+        let error = match means.drain.take().map(DrainHandle::join) {
+            Some(Err(error)) => error.to_string(),
+            Some(Ok(())) | None => "no reason given".to_owned(),
+        };
+        tracing::error!(%error, "the ring buffer's reader ended: no more kernel events");
+        means.readiness.set("events", Err(format!("the ring buffer's reader ended: {error}")));
     }
 
     fn look_at_mounts_soon(&mut self) {
@@ -277,12 +296,15 @@ impl Driver {
     }
 }
 
-fn dispatch(threads: &[WorkerHandle], idle: &mut Vec<usize>, job: Job) {
-    let Some(worker) = idle.pop() else { return };
-    let sent = threads.get(worker).map(|thread| thread.jobs.try_send(job));
-    if !matches!(sent, Some(Ok(()))) {
+/// Hands a job to an idle worker; gives it back when that has ended, and the worker is idle no more.
+fn dispatch(threads: &[WorkerHandle], idle: &mut Vec<usize>, job: Job) -> Result<(), Job> {
+    let Some((worker, thread)) = idle.pop().and_then(|worker| Some((worker, threads.get(worker)?))) else {
+        return Err(job);
+    };
+    thread.jobs.try_send(job).map_err(|error| {
         tracing::error!(worker, "a worker takes no jobs any more");
-    }
+        error.into_inner()
+    })
 }
 
 /// The next batch; never, when there are no kernel events.
