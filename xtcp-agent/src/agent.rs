@@ -2,18 +2,20 @@
 //! to stop, and takes them down in order.
 
 mod driver;
+mod greeting;
 mod identity;
 mod meters;
 mod rows;
 mod scout;
 
 use std::io;
-use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -41,8 +43,10 @@ use crate::netns::registry::Registry;
 use crate::netns::watch::{MountWatch, WatchError};
 use crate::record::builder::Builder;
 use crate::scheduler::{self, Scheduler};
+use crate::sys;
 
 use driver::Driver;
+use greeting::{Served, say_what_runs};
 use meters::Meters;
 use rows::WorkerSink;
 use scout::Scout;
@@ -175,16 +179,19 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let host = identity::host(&config.identity).map_err(system("read the boot id"))?;
     let clock = Arc::new(Clock::new().map_err(|e| system("read the clocks")(e.into()))?);
 
-    // Listening sockets first: a port that is taken ends the start before anything is attached.
-    let metrics_listener = metrics::bind(config.listen.prom).await?;
-    let grpc_listener = grpc::bind(config.listen.grpc()).await?;
-
     // Events gather in the ring buffer from here on; the first look at the host comes after, so that between the two
     // nothing is missed.
     let loaded = load_ebpf(&config, !filter.is_empty())?;
     meters.ebpf.attached(loaded.as_ref().map(|loaded| loaded.attached.as_slice()));
     let tells = |fact| loaded.as_ref().is_some_and(|loaded| loaded.attached.iter().any(|a| a.fact == fact));
     let (tells_births, tells_ends) = (tells(Fact::NetnsCreated), tells(Fact::NetnsDestroyed));
+
+    // Once kernel events can tell of it: so these listeners and all that they accept are known as the agent's own.
+    let metrics_listener = metrics::bind(config.listen.prom).await?;
+    let grpc_listener = grpc::bind(config.listen.grpc()).await?;
+    let local = |listener: &TcpListener| listener.local_addr().map_err(system("read an own address"));
+    let served = Served { metrics: local(&metrics_listener)?, grpc: local(&grpc_listener)? };
+    let own_listener = sys::socket_cookie(metrics_listener.as_fd()).map_err(system("read an own cookie"))?;
 
     let own = enter::current().map_err(system("identify the agent's own network namespace"))?;
     let handles = Handles::probe();
@@ -257,7 +264,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let now = clock::ktime_ns();
     let engine = Engine::new(Parts {
         registry: Registry::new(own, if tells_ends { PATIENCE.1 } else { PATIENCE.0 }),
-        connections: Connections::new(CONNECTIONS, std::process::id()),
+        connections: Connections::new(CONNECTIONS, std::process::id(), own_listener.unwrap_or(0)),
         scheduler: Scheduler::new(schedule(&config, loaded.is_some()), now, identity::seed(&host)),
         stamp: Stamp::new(host.hostname.clone(), host.boot_id.clone(), host.agent_instance.clone()),
         clock: Arc::clone(&clock),
@@ -296,7 +303,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         ),
     ];
     let (batches_to, batches) = mpsc::channel(EVENT_BATCHES);
-    say_what_runs(&config, loaded.as_ref());
+    say_what_runs(&config, &served, loaded.as_ref());
     let (drain, control) = match loaded {
         Some(Loaded { drain, control, .. }) => {
             let drain = drain.start(batches_to).map_err(RunError::Ebpf)?;
@@ -378,34 +385,4 @@ fn service<E: std::fmt::Display + Send>(
             tracing::error!(%error, "{name} service ended");
         }
     })
-}
-
-fn say_what_runs(config: &Config, loaded: Option<&Loaded>) {
-    let grpc: SocketAddr = config.listen.grpc();
-    let every = humantime::format_duration(config.poll.frequency);
-    if let Some(loaded) = loaded {
-        let used = |info: &&ebpf::RungInfo| loaded.attached.iter().any(|attached| attached.rung == info.rung);
-        let hooks: Vec<&str> = ebpf::ladder().iter().filter(used).map(|info| info.hook).collect();
-        tracing::info!(
-            "kernel events from {}; every network namespace polled every {every}",
-            hooks.join(", ")
-        );
-        for (rung, reason) in &loaded.skipped {
-            tracing::debug!(?rung, %reason, "hook not used");
-        }
-    } else {
-        tracing::info!("no kernel events; every network namespace polled every {every}");
-    }
-    let sinks: Vec<String> = config.events.sinks.iter().map(ToString::to_string).collect();
-    tracing::info!(
-        "rows go to {} as {}, change events to {}",
-        config.records.dest,
-        config.records.marshal.name(),
-        sinks.join(", ")
-    );
-    tracing::info!(
-        "rows:    grpcurl -plaintext {grpc} xtcp_flat_record.v1.XTCPFlatRecordService/FlatRecords"
-    );
-    tracing::info!("events:  grpcurl -plaintext {grpc} xtcp_event.v1.EventService/Events");
-    tracing::info!("metrics: curl http://{}/metrics", config.listen.prom);
 }

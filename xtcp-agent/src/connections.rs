@@ -82,13 +82,15 @@ pub struct Connections {
     last_id: u64,
     epoch: u64,
     own_tgid: u32,
+    own_listener: u64,
     evicted: u64,
 }
 
 impl Connections {
     /// Follows at most `capacity` sockets: past it the oldest are forgotten, and their ends then say that their path is
-    /// not complete. `own_tgid` is this process in the host's pid namespace.
-    pub fn new(capacity: usize, own_tgid: u32) -> Self {
+    /// not complete. `own_tgid` is this process; the beginning of the listener with the cookie `own_listener`, which is its
+    /// own, tells how the host's pid namespace calls it.
+    pub fn new(capacity: usize, own_tgid: u32, own_listener: u64) -> Self {
         Self {
             by_sk: HashMap::new(),
             births: VecDeque::new(),
@@ -97,6 +99,7 @@ impl Connections {
             last_id: 0,
             epoch: 0,
             own_tgid,
+            own_listener,
             evicted: 0,
         }
     }
@@ -119,6 +122,12 @@ impl Connections {
     /// Number of sockets forgotten for want of room since the start.
     pub fn evicted(&self) -> u64 {
         self.evicted
+    }
+
+    /// A namespace is dead, or its transitions are not seen any more: its listeners are forgotten, whose ends may never
+    /// be told.
+    pub fn forget_netns(&mut self, inode: u32) {
+        self.listeners.retain(|(netns_inode, _), _| *netns_inode != inode);
     }
 
     /// Applies one transition.
@@ -144,6 +153,9 @@ impl Connections {
                 | OwnerSource::Listen
                 | OwnerSource::Netns
                 | OwnerSource::Unspecified => {
+                    if seen.cookie != 0 && seen.cookie == self.own_listener {
+                        self.own_tgid = owner.pid;
+                    }
                     connection.owner = Some(owner);
                     connection.own = self.own_tgid != 0 && owner.pid == self.own_tgid;
                 }
@@ -151,11 +163,10 @@ impl Connections {
         }
         // MPTCP's own socket shadows the TCP listener that has the owner.
         if is(seen.new_state, State::Listen) && !is(seen.old_state, State::Listen) && !is_mptcp(seen) {
-            self.listeners.entry((seen.netns_inode, seen.source_port)).or_default().push(Listener {
-                sk: seen.sk,
-                owner: connection.owner,
-                own: connection.own,
-            });
+            let listeners = self.listeners.entry((seen.netns_inode, seen.source_port)).or_default();
+            // One at this address whose end was lost.
+            listeners.retain(|listener| listener.sk != seen.sk);
+            listeners.push(Listener { sk: seen.sk, owner: connection.owner, own: connection.own });
         }
         if is(seen.old_state, State::Listen) && closing {
             self.forget_listener(seen);
@@ -203,7 +214,8 @@ impl Connections {
             self.evict();
         }
         self.births.push_back((seen.sk, self.last_id));
-        if self.births.len() > 2 * self.capacity.max(64) {
+        // Those who have ended leave their birth behind; not for longer than it takes as many others to be born.
+        if self.births.len() > 2 * (self.by_sk.len() + 64) {
             self.births.retain(|(sk, id)| self.by_sk.get(sk).is_some_and(|known| known.id == *id));
             self.births.push_back((seen.sk, self.last_id));
         }

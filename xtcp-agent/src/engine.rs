@@ -6,7 +6,7 @@
 mod metrics;
 mod names;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use xtcp_common::event::{TcpNumbers, TcpState as Transition, hook, kind, socket};
@@ -349,7 +349,7 @@ impl Engine {
                     });
                     self.publish_named(at_ktime_ns, Some((netns.id, &netns.name)), event);
                     let announced = matches!(source, Source::KernelFunction | Source::Process);
-                    self.include(now, netns.id.inode, &netns.name, !announced);
+                    self.include(now, netns.id.inode, !announced);
                     self.wants.mounts = true;
                 }
                 Change::Destroyed { netns, at_ktime_ns, source, lifetime_ns } => {
@@ -357,11 +357,11 @@ impl Engine {
                     let event = pb::NetnsDestroyed { source: names::source(source).into(), lifetime_ns };
                     let event = Kind::NetnsDestroyed(event);
                     self.publish_named(at_ktime_ns, Some((netns.id, &netns.name)), event);
-                    self.forget(netns.id.inode);
+                    self.forget(now, netns.id.inode);
                 }
                 Change::Renamed { netns, was } => {
                     tracing::debug!(netns = %netns.id, %was, name = %netns.name, "namespace renamed");
-                    self.include(now, netns.id.inode, &netns.name, true);
+                    self.include(now, netns.id.inode, true);
                 }
             }
         }
@@ -369,37 +369,40 @@ impl Engine {
 
     /// Brings the schedule in line with the registry.
     fn sync(&mut self, now: u64, late: bool) {
-        let all: HashMap<u32, Arc<str>> =
-            self.parts.registry.iter().map(|entry| (entry.id.inode, Arc::clone(&entry.name))).collect();
-        for (inode, name) in &all {
-            self.include(now, *inode, name, late);
+        let all: Vec<u32> = self.parts.registry.iter().map(|entry| entry.id.inode).collect();
+        for inode in all {
+            self.include(now, inode, late);
         }
     }
 
-    /// Adds a living namespace to the schedule, or leaves it out.
-    fn include(&mut self, now: u64, inode: u32, name: &str, late: bool) {
-        if self.parts.filter.matches(name, inode) {
+    /// Adds the namespace that lives under this inode to the schedule, or leaves it out. None may: its creation can be
+    /// told after its end.
+    fn include(&mut self, now: u64, inode: u32, late: bool) {
+        let Some(entry) = self.parts.registry.get(inode) else { return };
+        if self.parts.filter.matches(&entry.name, inode) {
             if self.excluded.remove(&inode) {
                 self.wants.drop.push((inode, false));
             }
-            if !self.parts.scheduler.knows(inode) && self.parts.registry.get(inode).is_some() {
+            if !self.parts.scheduler.knows(inode) {
                 self.parts.scheduler.netns_added(now, inode, late);
             }
         } else if self.excluded.insert(inode) {
             self.wants.drop.push((inode, true));
             self.parts.scheduler.netns_removed(inode);
+            self.parts.connections.forget_netns(inode);
         }
     }
 
-    fn forget(&mut self, inode: u32) {
+    /// A namespace is dead; whoever lives under its inode now is begun anew, with nothing of what was to be asked of it.
+    fn forget(&mut self, now: u64, inode: u32) {
         if self.excluded.remove(&inode) {
             self.wants.drop.push((inode, false));
         }
         self.to_retry.remove(&inode);
         self.retried.remove(&inode);
-        if self.parts.registry.get(inode).is_none() {
-            self.parts.scheduler.netns_removed(inode);
-        }
+        self.parts.scheduler.netns_removed(inode);
+        self.parts.connections.forget_netns(inode);
+        self.include(now, inode, true);
     }
 
     fn publish(&mut self, ktime_ns: u64, netns: Option<NetnsId>, event: Kind) {

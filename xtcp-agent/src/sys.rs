@@ -34,6 +34,16 @@ const _: () = assert!(size_of::<NsfsHandle>() == 8 + NSFS_HANDLE_BYTES as usize)
 /// Cookie of the network namespace that a socket belongs to (`SO_NETNS_COOKIE`, 5.14). `None` where the kernel
 /// knows no such option.
 pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    socket_option(socket, libc::SO_NETNS_COOKIE)
+}
+
+/// A socket's own cookie (`SO_COOKIE`, 4.12), as in events and rows. `None` where the kernel knows no such option.
+pub fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<Option<u64>> {
+    socket_option(socket, libc::SO_COOKIE)
+}
+
+/// An option of 8 bytes; `None` where the kernel does not know it.
+fn socket_option(socket: BorrowedFd<'_>, option: c_int) -> io::Result<Option<u64>> {
     let mut cookie = 0_u64;
     let mut length: libc::socklen_t = 8;
     // SAFETY: the kernel writes at most `length` = 8 bytes to `cookie`, which is 8 bytes long and, like `length`,
@@ -42,7 +52,7 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<Option<u64>> {
         libc::getsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
+            option,
             (&raw mut cookie).cast(),
             &raw mut length,
         )

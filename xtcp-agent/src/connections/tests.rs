@@ -24,7 +24,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { connections: Connections::new(100, 42), now: 1000 }
+        Self { connections: Connections::new(100, 42, 4242), now: 1000 }
     }
 
     fn step(&mut self, sk: u64, old: u8, new: u8, change: impl FnOnce(&mut Transition)) -> Observation {
@@ -223,4 +223,34 @@ fn mptcps_own_listener_hides_neither_the_owner_nor_stays_behind() {
     assert_eq!(ended(&world.step(8, LISTEN, CLOSE, own)).reason, CloseReason::Mptcp);
     world.step(9, LISTEN, CLOSE, |_| ());
     assert!(world.connections.listeners.is_empty());
+}
+
+#[test]
+fn the_agents_own_listener_tells_its_process_id_and_whatever_it_accepts_is_its_own() {
+    let mut world = World::new();
+    let started = |seen: &mut Transition| (seen.cookie, seen.source_port) = (4242, 9088);
+    assert!(world.step(9, CLOSE, LISTEN, started).own);
+    assert!(world.step(1, LISTEN, SYN_RECV, |seen| (seen.source_port, seen.task.tgid) = (9088, 77)).own);
+    assert!(!world.step(2, LISTEN, SYN_RECV, |_| ()).own);
+    assert!(world.step(3, CLOSE, SYN_SENT, |_| ()).own);
+    assert!(!world.step(4, CLOSE, SYN_SENT, |seen| seen.task.tgid = 42).own);
+}
+
+#[test]
+fn a_listener_whose_end_was_lost_is_not_kept_beside_its_successor_nor_beyond_its_namespace() {
+    let mut world = World::new();
+    world.walk(9, &[CLOSE, LISTEN]);
+    world.step(9, CLOSE, LISTEN, |seen| seen.task.tgid = 600);
+    assert_eq!(world.step(1, LISTEN, SYN_RECV, |_| ()).owner.unwrap().pid, 600);
+    world.connections.forget_netns(7);
+    assert!(world.connections.listeners.is_empty());
+}
+
+#[test]
+fn the_births_of_ended_sockets_do_not_pile_up() {
+    let mut world = World::new();
+    for sk in 1..10_000 {
+        world.walk(sk, &[CLOSE, SYN_SENT, CLOSE]);
+        assert!(world.connections.births.len() <= 2 * 65, "{}", world.connections.births.len());
+    }
 }

@@ -22,7 +22,7 @@ fn engine(exclude: &[&str]) -> Engine {
     };
     let mut engine = Engine::new(Parts {
         registry: Registry::new(OWN, 2),
-        connections: Connections::new(1000, OWN_PID),
+        connections: Connections::new(1000, OWN_PID, 0),
         scheduler: Scheduler::new(settings, 0, 1),
         stamp: Stamp::new("host".into(), "boot".into(), "agent".into()),
         clock: Arc::new(Clock::new().unwrap()),
@@ -224,4 +224,38 @@ fn a_socket_that_closes_before_it_is_asked_for_is_told_and_not_asked_for() {
     let Some(Kind::TcpClose(closed)) = &events[3].event else { panic!("{events:?}") };
     assert!(closed.path_complete && closed.numbers.is_none());
     assert!(engine.next_job(40).is_none());
+}
+
+#[test]
+fn news_of_a_dead_namespace_do_not_touch_the_one_that_has_its_inode_now() {
+    let mut engine = engine(&[]);
+    engine.parts.filter = NetnsFilter::parse(&["pod"], &[]).unwrap();
+    give(&mut engine, vec![created()]);
+    engine.on_look(50, &look(&[("pod", POD)]));
+    assert!(engine.parts.scheduler.knows(POD.inode));
+    let dead = NetnsId { cookie: 69, ..POD };
+    let mut late =
+        [netns(dead, kind::NETNS_CREATED, hook::COPY_NET_NS), netns(dead, kind::NETNS_DESTROYED, 0)];
+    (late[0].header.ktime_ns, late[1].header.ktime_ns) = (4, 5);
+    give(&mut engine, vec![Event::NetnsDestroyed(late[1]), Event::NetnsCreated(late[0])]);
+    assert!(engine.parts.scheduler.knows(POD.inode));
+    assert!(!engine.excluded.contains(&POD.inode));
+}
+
+#[test]
+fn a_creation_told_after_its_end_leaves_nothing_behind() {
+    let mut engine = engine(&[]);
+    engine.parts.filter = NetnsFilter::parse(&["pod"], &[]).unwrap();
+    let ended = Event::NetnsDestroyed(netns(POD, kind::NETNS_DESTROYED, hook::PUT_NET));
+    assert_eq!(give(&mut engine, vec![ended, created()]).len(), 2);
+    assert!(engine.excluded.is_empty() && !engine.parts.scheduler.knows(POD.inode));
+}
+
+#[test]
+fn a_job_that_no_worker_takes_holds_up_neither_its_namespace_nor_its_poll() {
+    let mut engine = engine(&[]);
+    engine.poll_requested();
+    let job = engine.next_job(50).unwrap();
+    engine.job_lost(60, &job);
+    assert!(!engine.finished_poll(60).unwrap().complete);
 }
