@@ -1,8 +1,8 @@
 """A client that knows nothing of the agent but two addresses: what messages and services there are it learns by gRPC
 reflection. Reads rows and events from gRPC, and events from NATS, of one network namespace.
 
-Prints `ready` once all subscriptions stand; after the end of its standard input prints one JSON object with everything
-that it read.
+Prints `ready` once all subscriptions stand. Then a line on its standard input names the last event's sequence; when both
+ways have brought it, or after ten seconds, prints one JSON object with everything that it read.
 """
 
 import argparse
@@ -88,7 +88,12 @@ async def main():
         threading.Thread(target=keep, args=(stream, of, read[kept]), daemon=True).start()
 
     print("ready", flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    last = int(await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline))
+    ways = [read["grpc_events"], read["nats_events"]]
+    for _ in range(1000):
+        if all(any(int(event["sequence"]) >= last for event in list(way)) for way in ways):
+            break
+        await asyncio.sleep(0.01)
     rows.cancel()
     events.cancel()
     await client.close()

@@ -37,6 +37,11 @@ impl Seen {
         self.event.netns.as_ref().is_some_and(|of| of.inode == netns.inode && of.cookie == netns.cookie)
     }
 
+    /// As [`is_of`](Self::is_of), also where the event does not know the cookie: for what no hook told.
+    pub fn may_be_of(&self, netns: Id) -> bool {
+        self.is_of(netns) || self.is_of(Id { cookie: 0, ..netns })
+    }
+
     /// What happened.
     pub fn kind(&self) -> &Kind {
         self.event.event.as_ref().unwrap_or_else(|| panic!("an event without a kind: {:?}", self.event))

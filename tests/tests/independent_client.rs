@@ -8,6 +8,7 @@
     reason = "a test fails by panicking and prints what it measured"
 )]
 
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -38,12 +39,12 @@ fn a_python_client_reads_rows_and_events_by_reflection_and_nats() {
     let plan = Plan { connections: 5, workers: 1, lifetime: Duration::from_millis(5), ipv4: true };
     let done = netns.run_in(|| traffic::make(plan));
     let ends = 2 * done.made.len() + done.listeners;
-    subscriber.wait_for("all closing events", LIMIT, |_| true);
-    xtcp_tests::host::wait_for("all closing events", LIMIT, || {
-        let closes = subscriber.of(netns.id).iter().filter(|seen| seen.close().is_some()).count();
-        (closes >= ends).then_some(())
-    });
-    let said = finish(&mut client);
+    let all_closed = |events: &[Seen]| {
+        events.iter().filter(|seen| seen.is_of(netns.id) && seen.close().is_some()).count() >= ends
+    };
+    assert!(subscriber.wait_until(LIMIT, all_closed), "not all closing events came");
+    let expected = subscriber.of(netns.id);
+    let said = finish(&mut client, expected.last().unwrap().event.sequence);
 
     let services = said["services"].to_string();
     for service in
@@ -53,7 +54,6 @@ fn a_python_client_reads_rows_and_events_by_reflection_and_nats() {
     }
     assert_eq!(said["health"], "SERVING");
     check_row(&said, cookie, &row.record.agent_instance, pair.client.local_addr().unwrap());
-    let expected = subscriber.of(netns.id);
     check_events("NATS", &said["nats_events"], &expected);
     check_events("gRPC", &said["grpc_events"], &expected);
     let sent: u64 = done.made.iter().map(|made| made.sent).sum();
@@ -84,8 +84,8 @@ fn start_client(grpc: &str, nats: &str, inode: u64) -> Process {
     client
 }
 
-fn finish(client: &mut Process) -> Value {
-    drop(client.stdin.take());
+fn finish(client: &mut Process, last_sequence: u64) -> Value {
+    writeln!(client.stdin.take().unwrap(), "{last_sequence}").unwrap();
     let status = client.wait(LIMIT).expect("the Python client ends");
     assert!(status.success(), "the Python client failed: {}", client.stderr.text());
     let text = client.stdout.text();
