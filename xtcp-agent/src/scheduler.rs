@@ -26,7 +26,7 @@ use sweep::Sweep;
 pub struct Settings {
     /// Nanoseconds between the starts of two polls.
     pub frequency_ns: u64,
-    /// Share of the frequency, percent (0 to 100), by which each start is moved at random.
+    /// Share of the frequency, percent (0 to 100), by which each start is moved at random, either way.
     pub jitter_pct: u32,
     /// Requests that may be under way at once.
     pub workers: usize,

@@ -30,7 +30,8 @@ struct Running {
     merges: VecDeque<(u64, u32, HashSet<u64>)>,
     rows: u64,
     netns: u64,
-    complete: bool,
+    /// Those that did not answer in full.
+    missing: HashSet<u32>,
 }
 
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl Poll {
             merges: VecDeque::new(),
             rows: 0,
             netns: 0,
-            complete: true,
+            missing: HashSet::new(),
         });
         late
     }
@@ -103,11 +104,12 @@ impl Poll {
         Some(inode)
     }
 
-    /// A namespace is gone: it is not visited any more.
+    /// A namespace is gone: it is not visited any more, and nothing is missing of it.
     pub(super) fn forget(&mut self, inode: u32) {
         if let Some(running) = &mut self.running {
             running.queue.retain(|queued| *queued != inode);
             running.merges.retain(|(_, merging, _)| *merging != inode);
+            running.missing.remove(&inode);
         }
     }
 
@@ -118,7 +120,9 @@ impl Poll {
         };
         running.in_flight = running.in_flight.saturating_sub(1);
         running.rows += completion.rows;
-        running.complete &= completion.complete;
+        if !completion.complete {
+            running.missing.insert(inode);
+        }
         if let Some(at) = merge_at {
             running.merges.push_back((at, inode, completion.seen));
         }
@@ -158,19 +162,19 @@ impl Poll {
         let running = if done { self.running.take()? } else { return None };
         Some(PollFinished {
             number: running.number,
-            complete: running.complete,
+            complete: running.missing.is_empty(),
             rows: running.rows,
             netns: running.netns,
             duration_ns: now.saturating_sub(running.started),
         })
     }
 
-    /// The frequency, moved by at most half the configured share either way (xorshift64: spread matters, not secrecy).
+    /// The frequency, moved by at most the configured share either way (xorshift64: spread matters, not secrecy).
     fn jittered_frequency(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let span = self.frequency_ns / 100 * self.jitter_pct;
-        self.frequency_ns - span / 2 + self.random.checked_rem(span).unwrap_or(0)
+        let most = self.frequency_ns / 100 * self.jitter_pct;
+        self.frequency_ns - most + self.random.checked_rem(2 * most).unwrap_or(0)
     }
 }
