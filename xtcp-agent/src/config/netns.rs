@@ -36,6 +36,8 @@ pub struct Netns {
     pub include: Vec<String>,
 
     /// Not these namespaces, also where --netns-include names them; repeatable.
+    ///
+    /// Their sockets are left out of records and events. That they come and go is told all the same.
     #[arg(id = "netns-exclude", long = "netns-exclude", value_name = "NAME|INODE", value_delimiter = ',',
           value_parser = netns_pattern)]
     pub exclude: Vec<String>,

@@ -88,7 +88,7 @@ pub struct Events {
     )]
     pub marshal: Marshal,
 
-    /// Change events that may wait for each sink: 1 to 16777216. What comes when it is full is dropped and counted.
+    /// Change events that may wait for each sink: 1 to 16777216. When it is full the oldest are dropped and counted.
     #[arg(id = "events-queue", long = "events-queue", value_name = "EVENTS", default_value = "65536",
           value_parser = value_parser!(u32).range(1..=16_777_216))]
     pub queue: u32,

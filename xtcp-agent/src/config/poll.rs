@@ -17,9 +17,9 @@ pub struct Poll {
           value_parser = duration(Duration::from_millis(100), Duration::from_secs(86_400)))]
     pub frequency: Duration,
 
-    /// A poll's requests that are older than this are given up: 10ms to 24h, below --frequency.
+    /// Longest wait for one answer of the kernel, and for a slow destination: 10ms to 24h, below --frequency.
     ///
-    /// Where it is not given and --frequency is not above it, it is half of --frequency.
+    /// What is not answered by then is missing in the poll, what is not taken by then is dropped; both are counted. Where it is not given and --frequency is not above it, it is half of --frequency.
     #[arg(long, value_name = "DURATION", default_value = "5s",
           value_parser = duration(Duration::from_millis(10), Duration::from_secs(86_400)))]
     pub timeout: Duration,

@@ -43,6 +43,11 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     rule(sinks.len() == 1 || !sinks.contains(&SinkAddress::Off), &["events"], &|| {
         "off goes with no other sink".to_owned()
     });
+    let shared = config.records.dest.scheme() == "stdout" && sinks.contains(&SinkAddress::Stdout);
+    rule(!shared || config.records.marshal.name() == "jsonl", &["marshal", "events", "dest"], &|| {
+        "standard output takes records beside change events only as jsonl: one object a line, as those are"
+            .to_owned()
+    });
     let twice = sinks
         .iter()
         .enumerate()

@@ -217,6 +217,7 @@ fn settings_that_contradict_each_other_are_errors() {
         &["--events", "off", "--events", "stdout:"],
         &["--events", "nats:h", "--events", "nats:h:4222"],
         &["--include-port", "1", "--exclude-port", "1"],
+        &["--dest", "stdout", "--events", "stdout:"],
     ] {
         assert_eq!(errors(args, &[], None).len(), 1, "{args:?}");
     }

@@ -155,7 +155,7 @@ pub enum EbpfMode {
 /// What happens to the connections of the agent itself.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnConnections {
-    /// Recognised, counted, left out of events and records
+    /// Recognised, counted, left out of events; polls show them like everybody's
     Exclude,
     /// Treated like everybody's
     Include,
