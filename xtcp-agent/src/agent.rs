@@ -26,7 +26,7 @@ use xtcp_inet_diag::state::State;
 use crate::change_event::Stamp;
 use crate::clock::{self, Clock};
 use crate::collector::{self, Shared, WorkerHandle};
-use crate::config::{Config, EbpfMode};
+use crate::config::{Config, EbpfMode, OwnConnections};
 use crate::connections::Connections;
 use crate::destination::DestinationError;
 use crate::ebpf::{self, EbpfConfig, EbpfError, Fact, Loaded};
@@ -242,6 +242,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         exclude_ports: config.sockets.exclude_ports.clone(),
         timeout: config.poll.timeout,
         lookups_per_send: usize::from(config.lookup.batch),
+        leave_out_own_in: (config.sockets.own_connections == OwnConnections::Exclude).then_some(own),
     });
     let shared = Shared {
         settings,

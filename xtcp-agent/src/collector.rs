@@ -6,6 +6,7 @@
 
 mod exchange;
 mod metrics;
+mod own;
 mod worker;
 
 use std::collections::HashSet;
@@ -44,6 +45,9 @@ pub struct Settings {
     pub timeout: Duration,
     /// Lookups in one `send`.
     pub lookups_per_send: usize,
+    /// The agent's own network namespace, where a dump leaves out the agent's own connections; `None` to keep them. Its
+    /// listeners stay.
+    pub leave_out_own_in: Option<NetnsId>,
 }
 
 impl Settings {
@@ -89,6 +93,7 @@ struct Delivery<'a> {
     delivered: u64,
     seen: HashSet<u64>,
     states: States,
+    own: HashSet<u32>,
 }
 
 impl Collector {
@@ -104,8 +109,14 @@ impl Collector {
             Scope::Listeners => States::one(State::Listen),
             Scope::Dump | Scope::Lookups(_) => self.settings.states,
         };
-        let mut delivery =
-            Delivery { request, rows: Rows::default(), delivered: 0, seen: HashSet::new(), states };
+        let mut delivery = Delivery {
+            request,
+            rows: Rows::default(),
+            delivered: 0,
+            seen: HashSet::new(),
+            states,
+            own: HashSet::new(),
+        };
         let mut complete = false;
         let mut found = Err(EnterError::NoDoor(target.id));
         for attempt in 1..=ATTEMPTS {
@@ -118,6 +129,11 @@ impl Collector {
                 }
             };
             found = Ok(visit.id);
+            if request.scope == Scope::Dump
+                && self.settings.leave_out_own_in.is_some_and(|own| own.matches(visit.id))
+            {
+                delivery.own = own::socket_inodes();
+            }
             let context = Context {
                 timestamp_ns: self.clock.now(),
                 netns: name,
@@ -233,6 +249,10 @@ impl Delivery<'_> {
             return false;
         }
         if !settings.wants(self.states, &decoded.header) {
+            return false;
+        }
+        if self.own.contains(&decoded.header.inode) && decoded.header.state != State::Listen as u8 {
+            metrics.own_row();
             return false;
         }
         let row = RowFields { counter: counter.fetch_add(1, Ordering::Relaxed) + 1, ..row };

@@ -24,6 +24,7 @@ pub struct CollectorMetrics {
     malformed_attributes: IntCounterVec,
     malformed_rows: IntCounter,
     repeated_rows: IntCounter,
+    own_rows: IntCounter,
     foreign_messages: IntCounter,
 }
 
@@ -89,6 +90,10 @@ impl CollectorMetrics {
             repeated_rows: one(
                 "xtcp_repeated_rows_total",
                 "Rows of a socket that the same request had given already.",
+            )?,
+            own_rows: one(
+                "xtcp_own_rows_total",
+                "Rows of the agent's own connections, left out of dumps (--own-connections).",
             )?,
             foreign_messages: one(
                 "xtcp_foreign_messages_total",
@@ -169,6 +174,10 @@ impl CollectorMetrics {
 
     pub(super) fn repeated_row(&self) {
         self.repeated_rows.inc();
+    }
+
+    pub(super) fn own_row(&self) {
+        self.own_rows.inc();
     }
 
     pub(super) fn foreign_message(&self) {
