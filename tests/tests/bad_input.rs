@@ -9,8 +9,8 @@
     reason = "a test fails by panicking and prints what it measured"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, TcpStream};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -157,29 +157,36 @@ fn namespaces_that_die_while_they_are_asked_cost_a_counter_and_no_wrong_row() {
     let _alone = alone();
     let agent = agent().frequency("100ms").args(&["--log-format", "json"]).start();
     let before = agent.metrics().sum("xtcp_polls_total", &[]);
-    let mut netns_of_port = BTreeMap::new();
+    let mut netns_of_ip = BTreeMap::new();
+    let mut alive = VecDeque::new();
     for round in 0..scale(150_u16, 1_500) {
-        // A port that no other namespace has: a row that bears it tells where it really comes from.
-        let port = 2_000 + round;
+        // An address that is used in no other namespace: a row that bears it tells where it really comes from.
+        let [high, low] = round.to_be_bytes();
+        let ip = Ipv4Addr::new(127, 77, high, low);
         let netns = if round % 2 == 0 { Netns::anonymous("dies") } else { Netns::named("dies") };
-        netns_of_port.insert(port, netns.id);
+        netns_of_ip.insert(IpAddr::from(ip), netns.id);
         let sockets = netns.run_in(|| {
-            let listener = traffic::listen((Ipv4Addr::LOCALHOST, port).into());
+            let listener = traffic::listen((ip, 0).into());
             let client = traffic::connect(listener.local_addr().unwrap());
             traffic::reset_on_close(&client);
             (client, traffic::accept(&listener), listener)
         });
-        drop(sockets);
+        // Each lives for a few polls, and dies at no particular moment of one.
+        alive.push_back((sockets, netns));
+        if alive.len() > 12 {
+            alive.pop_front();
+        }
     }
+    drop(alive);
     let polls = agent.metrics().sum("xtcp_polls_total", &[]) - before;
-    println!("{} namespaces lived and died during {polls} polls", netns_of_port.len());
+    println!("{} namespaces lived and died during {polls} polls", netns_of_ip.len());
     assert!(polls >= 5.0, "it was polled meanwhile");
     let rows = agent.delivered_rows();
     let mut told = BTreeSet::new();
     for row in &rows {
-        if let Some(netns) = netns_of_port.get(&row.local().port()) {
+        if let Some(netns) = netns_of_ip.get(&row.local().ip()) {
             assert!(row.is_of(*netns), "a socket of another namespace: {row:?}");
-            told.insert(row.local().port());
+            told.insert(row.local().ip());
         }
     }
     println!("rows came from {} of them", told.len());
@@ -260,6 +267,14 @@ fn the_agents_own_connections_are_left_out_and_counted() {
         let rows = grpc::poll(agent.grpc);
         let has_row = rows.iter().any(|row| row.local().to_string() == own);
         assert_eq!(has_row, include, "a row of {own} with --own-connections {choice}");
+        // The poll itself came through a connection to the agent; its other end is the test's.
+        let serves = rows.iter().any(|row| row.local() == agent.grpc && row.remote().port() != 0);
+        assert_eq!(serves, include, "a row of what {} accepted, with --own-connections {choice}", agent.grpc);
+        assert!(rows.iter().any(|row| row.remote() == agent.grpc), "the other end is left out too");
+        assert!(
+            rows.iter().any(|row| row.local() == agent.grpc && row.remote().port() == 0),
+            "no row of the listener"
+        );
         // Something happens after the connection was made, so its events would have come before.
         let netns = Netns::anonymous("mark");
         subscriber.wait_for("a mark", LIMIT, |seen| seen.is_created(netns.id));
