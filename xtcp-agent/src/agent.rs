@@ -30,7 +30,7 @@ use crate::config::{Config, EbpfMode, OwnConnections};
 use crate::connections::Connections;
 use crate::destination::DestinationError;
 use crate::ebpf::{self, EbpfConfig, EbpfError, Fact, Loaded};
-use crate::engine::{Engine, Parts};
+use crate::engine::{Engine, Parts, PortFilter};
 use crate::envelope;
 use crate::event_sink::{Bound, EventHub, SinkError, SinkSettings, Sinks};
 use crate::grpc::{self, GrpcError, PollRequest, RowHub, Services};
@@ -270,6 +270,10 @@ async fn start(config: Config) -> Result<Running, RunError> {
         stamp: Stamp::new(host.hostname.clone(), host.boot_id.clone(), host.agent_instance.clone()),
         clock: Arc::clone(&clock),
         filter,
+        ports: PortFilter {
+            include: config.sockets.include_ports.clone(),
+            exclude: config.sockets.exclude_ports.clone(),
+        },
         own_connections: config.sockets.own_connections,
         look_up_established: config.poll.states().contains(State::Established),
         look_up_listeners: config.poll.states().contains(State::Listen),

@@ -11,10 +11,14 @@ mod path;
 use std::collections::{HashMap, VecDeque};
 
 use xtcp_common::event::{TcpState as Transition, kind, socket};
+use xtcp_proto::event::v1::event::Event;
 use xtcp_proto::event::v1::{CloseReason, OpenedBy, OwnerSource, TcpState as State};
 
 pub use owner::Owner;
 pub use path::Path;
+
+/// An event that waits for the next transition of its socket, and its time (`CLOCK_MONOTONIC` nanoseconds).
+pub type Held = (u64, Event);
 
 /// What is known about a socket at one of its transitions.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +33,8 @@ pub struct Observation {
     pub own: bool,
     /// Set at the transition to CLOSE.
     pub closed: Option<Closed>,
+    /// What [`Connections::hold`] kept of the socket, oldest first.
+    pub held: Vec<Held>,
 }
 
 /// How a socket ended.
@@ -63,6 +69,7 @@ struct Connection {
     last_state: u8,
     complete: bool,
     own: bool,
+    held: Vec<Held>,
 }
 
 #[derive(Debug)]
@@ -124,6 +131,19 @@ impl Connections {
         self.evicted
     }
 
+    /// Keeps events of a socket until its next transition; an end has none.
+    pub fn hold(&mut self, sk: u64, earlier: Vec<Held>, event: Held) {
+        if let Some(connection) = self.by_sk.get_mut(&sk) {
+            connection.held = earlier;
+            connection.held.push(event);
+        }
+    }
+
+    /// Stops following a socket.
+    pub fn forget(&mut self, sk: u64) {
+        self.by_sk.remove(&sk);
+    }
+
     /// A namespace is dead, or its transitions are not seen any more: its listeners are forgotten, whose ends may never
     /// be told.
     pub fn forget_netns(&mut self, inode: u32) {
@@ -176,6 +196,7 @@ impl Connections {
             cookie: if is_child_birth(seen) { 0 } else { seen.cookie },
             owner: connection.closer.or(connection.owner),
             own: connection.own,
+            held: std::mem::take(&mut connection.held),
             closed: closing.then(|| self.close(&connection, seen)),
         };
         if !closing {
@@ -231,6 +252,7 @@ impl Connections {
             last_state: seen.old_state,
             complete,
             own: false,
+            held: Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod metrics;
 mod names;
+mod ports;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use crate::netns::{NetnsId, Snapshot, Thread};
 use crate::scheduler::{Completion, Lookup, PollFinished, Scheduler};
 
 pub use metrics::EngineMetrics;
+pub use ports::PortFilter;
+use ports::Verdict;
 
 /// What the engine would like to know; taken by [`Engine::wants`].
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct Parts {
     pub clock: Arc<Clock>,
     /// Which namespaces are wanted.
     pub filter: NetnsFilter,
+    /// Which ports are wanted.
+    pub ports: PortFilter,
     /// Whether the agent's own sockets make events.
     pub own_connections: OwnConnections,
     /// Sockets that become established are asked for.
@@ -236,7 +241,8 @@ impl Engine {
             let changes = self.parts.registry.seen(netns, seen.header.ktime_ns);
             self.apply(now, changes);
         }
-        let known = self.parts.connections.apply(seen);
+        let mut known = self.parts.connections.apply(seen);
+        let held = std::mem::take(&mut known.held);
         if known.own && self.parts.own_connections == OwnConnections::Exclude {
             self.parts.metrics.own_event();
             return;
@@ -251,7 +257,21 @@ impl Engine {
             }
             None => change_event::tcp_state(seen, &known),
         };
-        self.publish(seen.header.ktime_ns, located.then_some(netns), event);
+        match self.parts.ports.verdict(seen) {
+            Verdict::Pass => {}
+            Verdict::Wait => {
+                self.parts.connections.hold(seen.sk, held, (seen.header.ktime_ns, event));
+                return;
+            }
+            Verdict::Drop => {
+                self.parts.metrics.port_event();
+                self.parts.connections.forget(seen.sk);
+                return;
+            }
+        }
+        for (ktime_ns, event) in held.into_iter().chain([(seen.header.ktime_ns, event)]) {
+            self.publish(ktime_ns, located.then_some(netns), event);
+        }
         if located && seen.flags & socket::MPTCP == 0 {
             self.trigger(now, seen, &known);
         }

@@ -14,6 +14,7 @@ use crate::scheduler::{PollFinished, Scheduler};
 pub struct EngineMetrics {
     events: [IntCounter; 5],
     own_events: IntCounter,
+    port_events: IntCounter,
     excluded_events: IntCounter,
     malformed_events: IntCounter,
     netns: IntGauge,
@@ -51,7 +52,8 @@ impl EngineMetrics {
         let events = counter("xtcp_change_events_total", "Change events made, by kind.", "kind")?;
         let left_out = counter(
             "xtcp_events_left_out_total",
-            "Events that made no change event: own (the agent's own sockets), excluded (their namespace is).",
+            "Events that made no change event: own (the agent's own sockets), excluded (their namespace \
+             is), port (a port is, which the kernel side did not know yet).",
             "why",
         )?;
         let polls = counter(
@@ -66,6 +68,7 @@ impl EngineMetrics {
         Ok(Self {
             events: ["netns_created", "netns_destroyed", "tcp_state", "tcp_close", "loss"]
                 .map(|kind| events.with_label_values(&[kind])),
+            port_events: left_out.with_label_values(&["port"]),
             own_events: left_out.with_label_values(&["own"]),
             excluded_events: left_out.with_label_values(&["excluded"]),
             malformed_events: plain(
@@ -115,6 +118,10 @@ impl EngineMetrics {
 
     pub(super) fn own_event(&self) {
         self.own_events.inc();
+    }
+
+    pub(super) fn port_event(&self) {
+        self.port_events.inc();
     }
 
     pub(super) fn excluded_event(&self) {

@@ -27,6 +27,7 @@ fn engine(exclude: &[&str]) -> Engine {
         stamp: Stamp::new("host".into(), "boot".into(), "agent".into()),
         clock: Arc::new(Clock::new().unwrap()),
         filter: NetnsFilter::parse(&[], exclude).unwrap(),
+        ports: PortFilter::default(),
         own_connections: OwnConnections::Exclude,
         look_up_established: true,
         look_up_listeners: true,
@@ -258,4 +259,28 @@ fn a_job_that_no_worker_takes_holds_up_neither_its_namespace_nor_its_poll() {
     let job = engine.next_job(50).unwrap();
     engine.job_lost(60, &job);
     assert!(!engine.finished_poll(60).unwrap().complete);
+}
+
+#[test]
+fn the_beginning_of_a_connection_waits_for_its_port_and_is_told_only_if_that_is_wanted() {
+    let mut engine = engine(&[]);
+    engine.parts.ports = PortFilter { include: vec![4000], exclude: Vec::new() };
+    give(&mut engine, vec![created()]);
+    let begun = Transition { source_port: 0, ..transition(7, 2, 500) };
+    assert!(give(&mut engine, vec![Event::TcpState(begun)]).is_empty());
+    let events = give(&mut engine, vec![Event::TcpState(transition(2, 1, 0))]);
+    let told: Vec<(u64, i32)> = events
+        .iter()
+        .map(|event| match &event.event {
+            Some(Kind::TcpState(state)) => (event.sequence, state.new_state),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [(2, 2), (3, 1)]);
+    // One whose port turns out to be another is not told, and not followed.
+    let begun = Transition { sk: 0xbeef, ..begun };
+    let known = Transition { sk: 0xbeef, source_port: 4001, ..transition(2, 1, 0) };
+    let followed = engine.parts.connections.len();
+    assert!(give(&mut engine, vec![Event::TcpState(begun), Event::TcpState(known)]).is_empty());
+    assert_eq!(engine.parts.connections.len(), followed);
 }
