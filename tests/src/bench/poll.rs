@@ -23,13 +23,15 @@ pub struct Options {
 const IDLE_WINDOW: Duration = Duration::from_secs(5);
 /// Pieces of time in which an agent's CPU shows whether it is polling.
 const STEP: Duration = Duration::from_millis(20);
+/// Pieces without work after which a poll is over: where processors are short it may stand still for a while.
+const QUIET_STEPS: u32 = 6;
 
 /// Measures and prints.
 pub fn main(options: &Options) -> Result<(), Stopped> {
     let netns = Netns::named("poll");
     let include = netns.inode.to_string();
     let agent = agent()
-        .frequency("1s")
+        .frequency(&format!("{}s", (options.sockets / 50_000).max(1)))
         .without_rows()
         .args(&["--jitter-pct", "0", "--netns-include", &include])
         .start();
@@ -73,15 +75,17 @@ pub fn main(options: &Options) -> Result<(), Stopped> {
 fn after_a_poll(agent: &Agent) -> Result<(Instant, Duration), Stopped> {
     let pid = agent.process.pid();
     let mut polling = false;
+    let mut quiet = 0;
     let mut before = cpu_of(pid);
     loop {
         pause(STEP)?;
         let now = cpu_of(pid);
         let busy = now.saturating_sub(before) > STEP / 10;
-        if polling && !busy {
+        polling |= busy;
+        quiet = if busy { 0 } else { quiet + 1 };
+        if polling && quiet >= QUIET_STEPS {
             return Ok((Instant::now(), now));
         }
-        polling |= busy;
         before = now;
     }
 }
