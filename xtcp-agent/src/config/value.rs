@@ -155,7 +155,7 @@ pub enum EbpfMode {
 /// What happens to the connections of the agent itself.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnConnections {
-    /// Recognised, counted, left out of events; polls show them like everybody's
+    /// Recognised, counted, left out of events and records; listeners stay in records
     Exclude,
     /// Treated like everybody's
     Include,
