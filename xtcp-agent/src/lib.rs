@@ -19,6 +19,7 @@ pub mod logging;
 pub mod marshaller;
 pub mod metrics;
 pub mod netns;
+pub mod pcap;
 pub mod preflight;
 pub mod record;
 pub mod scheduler;
