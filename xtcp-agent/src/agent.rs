@@ -346,6 +346,10 @@ fn load_ebpf(config: &Config, netns_filter: bool) -> Result<Option<Loaded>, RunE
     let loaded = ebpf::load(&EbpfConfig {
         ring_bytes: config.ebpf.ring_bytes,
         state_mask: config.poll.states().bits(),
+        own_tgid: match config.sockets.own_connections {
+            OwnConnections::Exclude => std::process::id(),
+            OwnConnections::Include => 0,
+        },
         include_ports: config.sockets.include_ports.clone(),
         exclude_ports: config.sockets.exclude_ports.clone(),
         netns_filter,

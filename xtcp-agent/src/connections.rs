@@ -213,20 +213,34 @@ impl Connections {
             if let Some(known) = known {
                 return known;
             }
-            return self.begin(seen, false);
+            let mut connection = self.begin(seen, false);
+            // Its birth was before the agent, lost, or of a state that is not wanted.
+            if is(seen.new_state, State::Established) {
+                if is(seen.old_state, State::SynRecv) {
+                    self.accepted(&mut connection, seen);
+                } else if is(seen.old_state, State::SynSent) {
+                    connection.opened_by = OpenedBy::Local;
+                }
+            }
+            return connection;
         }
         let mut connection = self.begin(seen, true);
         connection.path.push(seen.old_state);
         if is_child_birth(seen) {
-            connection.opened_by = OpenedBy::Peer;
-            if let Some(listeners) = self.listeners.get(&(seen.netns_inode, seen.source_port)) {
-                connection.owner = common_owner(listeners);
-                connection.own = !listeners.is_empty() && listeners.iter().all(|listener| listener.own);
-            }
+            self.accepted(&mut connection, seen);
         } else if is(seen.new_state, State::SynSent) {
             connection.opened_by = OpenedBy::Local;
         }
         connection
+    }
+
+    /// A listener's child: it belongs to whom its listener belongs to, until that is known better.
+    fn accepted(&self, connection: &mut Connection, seen: &Transition) {
+        connection.opened_by = OpenedBy::Peer;
+        if let Some(listeners) = self.listeners.get(&(seen.netns_inode, seen.source_port)) {
+            connection.owner = common_owner(listeners);
+            connection.own = !listeners.is_empty() && listeners.iter().all(|listener| listener.own);
+        }
     }
 
     fn begin(&mut self, seen: &Transition, complete: bool) -> Connection {

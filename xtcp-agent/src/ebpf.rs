@@ -33,6 +33,8 @@ pub struct EbpfConfig {
     /// States whose transitions are reported, bit `1 << state` as in the kernel's `TCPF_*`; see
     /// [`xtcp_common::setting::STATE_MASK`]. Default all.
     pub state_mask: u32,
+    /// A process whose `connect()` and `listen()` are reported whatever the states; 0 for none.
+    pub own_tgid: u32,
     /// Report only sockets with one of these ports, local or remote. Empty: all.
     pub include_ports: Vec<u16>,
     /// Leave out sockets with one of these ports, local or remote.
@@ -55,6 +57,7 @@ impl Default for EbpfConfig {
         Self {
             ring_bytes: 8 << 20,
             state_mask: u32::MAX,
+            own_tgid: 0,
             include_ports: Vec::new(),
             exclude_ports: Vec::new(),
             netns_filter: false,
@@ -297,6 +300,7 @@ fn open(
         .btf(btf)
         .map_max_entries(setting::EVENTS, config.ring_bytes)
         .override_global(setting::STATE_MASK, &config.state_mask, true)
+        .override_global(setting::OWN_TGID, &config.own_tgid, true)
         .override_global(setting::PORT_MODE, &port_mode, true)
         .override_global(setting::NETNS_FILTER, &netns_filter, true);
     for (name, value) in kernel.globals() {

@@ -1,8 +1,10 @@
 //! Read-only globals other than offsets, written by the loader before load, and the maps that it fills.
 
-/// `u32`: states that may pass, bit `1 << state` as in the kernel's `TCPF_*`. A transition passes when its old or
-/// its new state is selected; one to CLOSE also when any state of a connection is ([`CONNECTION_STATES`]).
+/// `u32`: states that may pass, bit `1 << state` as in the kernel's `TCPF_*`: [`state_passes`].
 pub const STATE_MASK: &str = "STATE_MASK";
+/// `u32`: a process whose `connect()` and `listen()` pass whatever the mask says, so that its sockets are known; 0 for
+/// none.
+pub const OWN_TGID: &str = "OWN_TGID";
 /// ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING: `1 << state`.
 pub const CONNECTION_STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 /// `u32`: bits of [`port`]; 0 switches the port filter off.
@@ -37,4 +39,52 @@ pub mod port {
     pub const INCLUDE: u32 = 1;
     /// A socket is left out if one of its ports is in the excluded set.
     pub const EXCLUDE: u32 = 2;
+}
+
+/// Whether a transition passes a mask of states: when its old or its new state is selected; the end of a connection also
+/// when any of [`CONNECTION_STATES`] is. A child's LISTEN to `SYN_RECV` is the child's beginning: that it comes from
+/// LISTEN selects nothing.
+#[inline(always)]
+pub const fn state_passes(mask: u32, old: u32, new: u32) -> bool {
+    const SYN_RECV: u32 = 3;
+    const CLOSE: u32 = 7;
+    const LISTEN: u32 = 10;
+    let mut wanted = 1 << (new & 31);
+    if old != LISTEN || new != SYN_RECV {
+        wanted |= 1 << (old & 31);
+    }
+    if old != LISTEN && new == CLOSE {
+        wanted |= CONNECTION_STATES;
+    }
+    mask & wanted != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::state_passes;
+
+    const ESTABLISHED: u32 = 1;
+    const SYN_SENT: u32 = 2;
+    const SYN_RECV: u32 = 3;
+    const CLOSE: u32 = 7;
+    const LISTEN: u32 = 10;
+
+    #[test]
+    fn who_wants_connections_sees_them_end_and_no_listener() {
+        let mask = 1 << ESTABLISHED;
+        assert!(state_passes(mask, SYN_RECV, ESTABLISHED));
+        assert!(state_passes(mask, SYN_SENT, CLOSE));
+        assert!(!state_passes(mask, CLOSE, SYN_SENT));
+        assert!(!state_passes(mask, LISTEN, CLOSE));
+        assert!(!state_passes(mask, LISTEN, SYN_RECV));
+    }
+
+    #[test]
+    fn who_wants_listeners_sees_no_connection() {
+        let mask = 1 << LISTEN;
+        assert!(state_passes(mask, CLOSE, LISTEN));
+        assert!(state_passes(mask, LISTEN, CLOSE));
+        assert!(!state_passes(mask, LISTEN, SYN_RECV));
+        assert!(!state_passes(mask, ESTABLISHED, CLOSE));
+    }
 }

@@ -36,6 +36,8 @@ xtcp_common::for_each_offset!(offsets);
 #[unsafe(no_mangle)]
 pub(crate) static STATE_MASK: Global<u32> = Global::new(u32::MAX);
 #[unsafe(no_mangle)]
+pub(crate) static OWN_TGID: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
 pub(crate) static PORT_MODE: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 pub(crate) static NETNS_FILTER: Global<u32> = Global::new(0);

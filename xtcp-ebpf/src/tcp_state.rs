@@ -1,19 +1,20 @@
 //! A TCP socket changed state, in one network namespace; its last numbers when it closes.
 
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
 use aya_ebpf::macros::{btf_tracepoint, map};
 use aya_ebpf::maps::{Array, HashMap};
 use aya_ebpf::programs::BtfTracePointContext;
 use xtcp_common::counter;
 use xtcp_common::event::{Header, TcpClose, TcpState, kind, socket};
-use xtcp_common::setting::{CONNECTION_STATES, NETNS_DROP_ENTRIES, PORT_WORDS, port};
+use xtcp_common::setting::{self, NETNS_DROP_ENTRIES, PORT_WORDS, port};
 
 use crate::emit::{count, emit};
 use crate::kernel::{
     HAVE_SOCKET_COOKIE, NETNS_FILTER, OFF_CGROUP_KN, OFF_KN_ID, OFF_NET_COOKIE, OFF_NET_INUM,
     OFF_SK_BOUND_IF, OFF_SK_CGRP, OFF_SK_DADDR, OFF_SK_DPORT, OFF_SK_ERR, OFF_SK_FAMILY, OFF_SK_FLAGS,
     OFF_SK_NET, OFF_SK_NUM, OFF_SK_PROTOCOL, OFF_SK_RCV_SADDR, OFF_SK_SHUTDOWN, OFF_SK_SOCKET, OFF_SK_UID,
-    OFF_SK_V6_DADDR, OFF_SK_V6_RCV_SADDR, OFF_TP_SPORT, PORT_MODE, Ptr, STATE_MASK, bytes,
+    OFF_SK_V6_DADDR, OFF_SK_V6_RCV_SADDR, OFF_TP_SPORT, OWN_TGID, PORT_MODE, Ptr, STATE_MASK, bytes,
 };
 use crate::{numbers, task};
 
@@ -21,6 +22,7 @@ pub(crate) const AF_INET6: u16 = 10;
 pub(crate) const IPPROTO_MPTCP: u16 = 262;
 pub(crate) const CLOSE: u32 = 7;
 const IPPROTO_TCP: u16 = 6;
+const SYN_SENT: u32 = 2;
 const LISTEN: u32 = 10;
 /// Bit of `SOCK_DEAD` in `sk_flags` (`enum sock_flags`).
 const SOCK_DEAD: u64 = 1;
@@ -196,18 +198,22 @@ fn facts(sk: Ptr) -> u32 {
     socket::FACTS | has_file | dead
 }
 
-/// The state mask: [`xtcp_common::setting::STATE_MASK`].
+/// The state mask: [`xtcp_common::setting::STATE_MASK`], and [`xtcp_common::setting::OWN_TGID`].
 #[inline(always)]
 pub(crate) fn state_passes(change: Transition) -> bool {
-    let mut wanted = 1 << (change.old & 31) | 1 << (change.new & 31);
-    if change.new == CLOSE {
-        wanted |= CONNECTION_STATES;
-    }
-    let passes = STATE_MASK.get() & wanted != 0;
+    let passes = setting::state_passes(STATE_MASK.get(), change.old, change.new) || is_own_birth(change);
     if !passes {
         count(counter::FILTERED_STATE);
     }
     passes
+}
+
+/// The agent's own `connect()` or `listen()`: its sockets must be known even if it wants to see no such state.
+#[inline(always)]
+fn is_own_birth(change: Transition) -> bool {
+    let own = OWN_TGID.get();
+    let birth = change.new == SYN_SENT || change.new == LISTEN;
+    own != 0 && birth && (bpf_get_current_pid_tgid() >> 32) as u32 == own
 }
 
 /// The hook also fires for DCCP and SCTP.

@@ -254,3 +254,14 @@ fn the_births_of_ended_sockets_do_not_pile_up() {
         assert!(world.connections.births.len() <= 2 * 65, "{}", world.connections.births.len());
     }
 }
+
+#[test]
+fn who_opened_a_connection_is_known_although_its_birth_was_not_seen() {
+    let mut world = World::new();
+    world.walk(9, &[CLOSE, LISTEN]);
+    world.step(1, SYN_RECV, EST, |seen| seen.task.tgid = 77);
+    let last = world.walk(1, &[EST, CLOSE_WAIT, LAST_ACK, CLOSE]);
+    assert_eq!((ended(&last).opened_by, ended(&last).path_complete), (OpenedBy::Peer, false));
+    world.step(2, SYN_SENT, EST, |_| ());
+    assert_eq!(ended(&world.step(2, EST, CLOSE, |_| ())).opened_by, OpenedBy::Local);
+}
