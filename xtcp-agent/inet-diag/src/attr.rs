@@ -168,14 +168,14 @@ impl core::error::Error for AttributeError {}
 
 /// The attributes in some bytes, as number and payload. Ends after the first error.
 #[derive(Debug, Clone)]
-struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     bytes: &'a [u8],
     offset: usize,
     broken: bool,
 }
 
 impl<'a> Walk<'a> {
-    const fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, offset: 0, broken: false }
     }
 

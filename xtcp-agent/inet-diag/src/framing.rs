@@ -1,12 +1,19 @@
 //! Netlink messages in one datagram.
 //!
-//! Owns `struct nlmsghdr`: alignment, the four control messages, truncation. Knows nothing of inet_diag but
-//! its two message types. A header that cannot be right ends the datagram with a [`FramingError`], because
-//! nothing says where the next message would begin; nothing else does.
+//! Owns `struct nlmsghdr`: alignment, the four control messages, truncation, and what many messages make of one
+//! answer ([`Answer`]). Knows nothing of inet_diag but its two message types. A header that cannot be right ends
+//! the datagram with a [`FramingError`], because nothing says where the next message would begin; nothing else
+//! does.
 
 use core::fmt;
 
 use crate::bytes::{Native, align};
+
+mod answer;
+mod extended_ack;
+
+pub use answer::{Answer, Ending, Step};
+pub use extended_ack::ExtendedAck;
 
 /// Bytes of a netlink message header (`struct nlmsghdr`).
 pub const HEADER_LEN: usize = 16;
@@ -15,6 +22,9 @@ pub const HEADER_LEN: usize = 16;
 pub const TCPDIAG_GETSOCK: u16 = 18;
 /// Message type of `SOCK_DIAG_BY_FAMILY` and of its answers. Since Linux 3.3.
 pub const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
+/// Bytes of the errno that begins `NLMSG_ERROR` and `NLMSG_DONE`.
+const STATUS_LEN: usize = 4;
 
 const NLMSG_NOOP: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
@@ -29,6 +39,10 @@ pub const NLM_F_MULTI: u16 = 0x02;
 pub const NLM_F_DUMP_INTR: u16 = 0x10;
 /// `NLM_F_DUMP` (`NLM_F_ROOT | NLM_F_MATCH`): all that match, not one.
 pub const NLM_F_DUMP: u16 = 0x300;
+/// `NLM_F_CAPPED`, of an `NLMSG_ERROR`: of the request only its header is repeated. Since Linux 4.3.
+pub const NLM_F_CAPPED: u16 = 0x100;
+/// `NLM_F_ACK_TLVS`, of `NLMSG_ERROR` and `NLMSG_DONE`: an [`ExtendedAck`] ends the message. Since Linux 4.12.
+pub const NLM_F_ACK_TLVS: u16 = 0x200;
 
 /// `struct nlmsghdr`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +82,8 @@ pub enum Body<'a> {
     Done {
         /// 0, or the negative errno with which the dump ended. 0 too when the kernel sent no status.
         status: i32,
+        /// What it says besides.
+        extended: ExtendedAck<'a>,
     },
     /// `NLMSG_ERROR`: a request failed, or was acknowledged.
     Error {
@@ -75,9 +91,11 @@ pub enum Body<'a> {
         errno: i32,
         /// The header of the request that this is about; `None` when it was cut off.
         request: Option<Header>,
+        /// What it says besides.
+        extended: ExtendedAck<'a>,
     },
-    /// A control message too short to say what it is about: an `NLMSG_ERROR` without its errno. To be
-    /// treated as a failed request whose errno is not known.
+    /// A control message too short to say what it is about: an `NLMSG_ERROR` without its errno, or an
+    /// `NLMSG_DONE` with a part of its status. To be treated as a failed request whose errno is not known.
     Malformed,
     /// Everything else: the payload of an answer, for [`crate::message::decode`] when [`Message::is_socket`].
     Data {
@@ -102,11 +120,16 @@ impl<'a> Message<'a> {
             NLMSG_ERROR => match i32::at(payload, 0) {
                 Some(error) => Body::Error {
                     errno: error.saturating_neg(),
-                    request: payload.get(4..).and_then(Header::decode),
+                    request: payload.get(STATUS_LEN..).and_then(Header::decode),
+                    extended: ExtendedAck::of_error(header.flags, payload),
                 },
                 None => Body::Malformed,
             },
-            NLMSG_DONE => Body::Done { status: i32::at(payload, 0).unwrap_or(0) },
+            NLMSG_DONE if payload.is_empty() => Body::Done { status: 0, extended: ExtendedAck::default() },
+            NLMSG_DONE => match i32::at(payload, 0) {
+                Some(status) => Body::Done { status, extended: ExtendedAck::of_done(header.flags, payload) },
+                None => Body::Malformed,
+            },
             NLMSG_OVERRUN => Body::Overrun,
             _ => Body::Data { payload },
         };

@@ -12,8 +12,9 @@
 
 use std::net::{TcpListener, TcpStream};
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
-use xtcp_inet_diag::framing::{Body, Messages, TCPDIAG_GETSOCK};
+use netlink_sys::protocols::{NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use netlink_sys::{Socket, SocketAddr};
+use xtcp_inet_diag::framing::{Body, Messages, NLM_F_CAPPED, TCPDIAG_GETSOCK};
 use xtcp_inet_diag::message::{Header, decode};
 use xtcp_inet_diag::request::{Dump, DumpBoth, Extensions, Lookup, Protocol, Requests};
 use xtcp_inet_diag::socket_id::{Family, NO_COOKIE, SocketId};
@@ -64,10 +65,10 @@ fn answers(datagram: &[u8]) -> Vec<Answer> {
                 let has_tcp_info = row.attributes.info.is_some();
                 Answer::Row { seq, kind: message.header.kind, header: row.header, has_tcp_info }
             }
-            Body::Error { errno, request } => {
+            Body::Error { errno, request, .. } => {
                 Answer::Failed { seq, errno, request: request.map(|header| header.seq) }
             }
-            Body::Done { status: 0 } => Answer::Done,
+            Body::Done { status: 0, .. } => Answer::Done,
             body => panic!("{body:?}"),
         }
     };
@@ -199,4 +200,37 @@ fn without_a_cookie_a_connection_that_is_gone_is_answered_with_its_listener() {
     let answers = ask(&lookup.to_bytes(1), 1);
     let [Answer::Row { header, .. }] = answers.as_slice() else { panic!("{answers:?}") };
     assert_eq!((header.state(), header.id.destination_port), (Some(State::Listen), 0));
+}
+
+/// rtnetlink, because inet_diag never says more than an errno. `RTM_GETNSID` by the pid of nobody.
+#[test]
+fn an_error_says_in_words_what_is_wrong_and_where() {
+    let attribute = [&8_u16.to_ne_bytes()[..], &2_u16.to_ne_bytes(), &(i32::MAX).to_ne_bytes()].concat();
+    let payload = [&[0; 4], &attribute[..]].concat();
+    let length = u32::try_from(16 + payload.len()).unwrap();
+    let request = [
+        &length.to_ne_bytes()[..],
+        &90_u16.to_ne_bytes(),
+        &1_u16.to_ne_bytes(),
+        &7_u32.to_ne_bytes(),
+        &[0; 4],
+        &payload,
+    ]
+    .concat();
+    for capped in [false, true] {
+        let mut socket = Socket::new(NETLINK_ROUTE).unwrap();
+        socket.set_ext_ack(true).unwrap();
+        socket.set_cap_ack(capped).unwrap();
+        socket.bind_auto().unwrap();
+        socket.send_to(&request, &SocketAddr::new(0, 0), 0).unwrap();
+        let (answer, _) = socket.recv_from_full().unwrap();
+        let message = Messages::new(&answer).next().unwrap().unwrap();
+        let Body::Error { errno, request: Some(about), extended } = message.body else {
+            panic!("{message:?}")
+        };
+        assert_eq!((errno, about.len, about.seq), (3, length, 7), "no such process");
+        assert_eq!(extended.message, Some("Peer netns reference is invalid"));
+        assert_eq!((extended.offset, extended.missing), (Some(20), None), "behind both headers");
+        assert_eq!(message.header.flags & NLM_F_CAPPED != 0, capped);
+    }
 }

@@ -50,7 +50,7 @@ fn dump_nothing(protocol: Protocol) -> io::Result<i32> {
         for message in Messages::new(&buffer) {
             let message = message.map_err(|e| io::Error::other(e.to_string()))?;
             match message.body {
-                Body::Done { status } => return Ok(status.saturating_neg()),
+                Body::Done { status, .. } => return Ok(status.saturating_neg()),
                 Body::Error { errno, .. } => return Ok(errno),
                 Body::Overrun | Body::Malformed => return Err(io::Error::other("a broken answer")),
                 Body::Noop | Body::Data { .. } => {}
