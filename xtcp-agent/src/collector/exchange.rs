@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 use thiserror::Error;
-use xtcp_inet_diag::framing::{Body, FramingError, Message, Messages};
+use xtcp_inet_diag::framing::{Answer, Ending, FramingError, Messages, Step};
 use xtcp_inet_diag::request::{self, Dump, DumpBoth, Extensions, Protocol};
 use xtcp_inet_diag::socket_id::{Family, SocketId};
 use xtcp_inet_diag::state::States;
@@ -41,6 +41,9 @@ pub(super) enum Fault {
     /// A datagram is not netlink.
     #[error("malformed netlink: {0}")]
     Framing(FramingError),
+    /// A control message that says nothing, or that such an answer does not have.
+    #[error("malformed netlink: a control message that makes no sense")]
+    Control,
     /// A system call failed.
     #[error("{call}: {source}")]
     Call {
@@ -55,8 +58,19 @@ impl Fault {
     /// Whether asking again may help.
     pub(super) fn is_worth_repeating(&self) -> bool {
         match self {
-            Self::Interrupted | Self::Overrun | Self::Truncated(_) | Self::Framing(_) => true,
+            Self::Interrupted | Self::Overrun | Self::Truncated(_) | Self::Framing(_) | Self::Control => true,
             Self::Timeout | Self::Refused(_) | Self::Call { .. } => false,
+        }
+    }
+
+    /// Why this answer is not all; `None` when it is.
+    fn of(ending: Ending) -> Option<Self> {
+        match ending {
+            Ending::Complete => None,
+            Ending::Interrupted => Some(Self::Interrupted),
+            Ending::Overrun => Some(Self::Overrun),
+            Ending::Refused { errno } => Some(Self::Refused(Errno::from_raw(errno))),
+            Ending::Damaged | Ending::Malformed => Some(Self::Control),
         }
     }
 
@@ -72,7 +86,7 @@ impl Fault {
             Self::Truncated(_) => "truncated",
             Self::Timeout => "timeout",
             Self::Refused(_) => "refused",
-            Self::Framing(_) => "framing",
+            Self::Framing(_) | Self::Control => "framing",
             Self::Call { .. } => "call",
         }
     }
@@ -173,21 +187,23 @@ impl Exchange {
         while missing > 0 {
             let length = receive(socket, &mut self.buffer)?;
             for message in Messages::new(self.buffer.get(..length).unwrap_or_default()) {
-                let Message { header, body } = message.map_err(Fault::Framing)?;
-                let asked = usize::try_from(header.seq.wrapping_sub(first)).ok().and_then(|n| batch.get(n));
-                let Some(lookup) = asked else {
+                let message = message.map_err(Fault::Framing)?;
+                let place = usize::try_from(message.header.seq.wrapping_sub(first));
+                let Some(lookup) = place.ok().and_then(|place| batch.get(place)) else {
                     metrics.foreign_message();
                     continue;
                 };
-                match body {
-                    Body::Data { payload } => row(lookup, payload),
-                    Body::Error { errno: 0, .. } | Body::Noop => continue,
-                    Body::Error { errno, .. } => match Errno::from_raw(errno) {
-                        Errno::ENOENT | Errno::ESTALE => metrics.looked_up("gone"),
-                        errno => return Err(Fault::Refused(errno)),
-                    },
-                    Body::Overrun => return Err(Fault::Overrun),
-                    Body::Done { .. } | Body::Malformed => metrics.foreign_message(),
+                let mut answer = Answer::to_lookup();
+                match answer.take(&message) {
+                    Step::Row(payload) => row(lookup, payload),
+                    Step::Control => {}
+                    Step::Foreign => metrics.foreign_message(),
+                }
+                let Some(ending) = answer.ending() else { continue };
+                match Fault::of(ending) {
+                    Some(Fault::Refused(Errno::ENOENT | Errno::ESTALE)) => metrics.looked_up("gone"),
+                    Some(fault) => return Err(fault),
+                    None => {}
                 }
                 missing -= 1;
                 if missing == 0 {
@@ -205,7 +221,7 @@ impl Exchange {
         metrics: &CollectorMetrics,
         row: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Fault> {
-        let mut interrupted = false;
+        let mut answer = Answer::to_dump();
         loop {
             let length = receive(socket, &mut self.buffer)?;
             for message in Messages::new(self.buffer.get(..length).unwrap_or_default()) {
@@ -214,18 +230,13 @@ impl Exchange {
                     metrics.foreign_message();
                     continue;
                 }
-                interrupted |= message.is_dump_interrupted();
-                match message.body {
-                    Body::Data { payload } if message.is_socket() => row(payload),
-                    Body::Done { status: 0 } if interrupted => return Err(Fault::Interrupted),
-                    Body::Done { status: 0 } => return Ok(()),
-                    Body::Done { status } => {
-                        return Err(Fault::Refused(Errno::from_raw(status.saturating_neg())));
-                    }
-                    Body::Error { errno: 0, .. } | Body::Noop => {}
-                    Body::Error { errno, .. } => return Err(Fault::Refused(Errno::from_raw(errno))),
-                    Body::Overrun => return Err(Fault::Overrun),
-                    Body::Data { .. } | Body::Malformed => metrics.foreign_message(),
+                match answer.take(&message) {
+                    Step::Row(payload) => row(payload),
+                    Step::Control => {}
+                    Step::Foreign => metrics.foreign_message(),
+                }
+                if let Some(ending) = answer.ending() {
+                    return Fault::of(ending).map_or(Ok(()), Err);
                 }
             }
         }

@@ -125,6 +125,7 @@ fn every_way_in_which_an_answer_breaks_off_is_told_apart() {
         Fault::Truncated(40_016)
     ));
     assert!(matches!(ended(Box::new(|_| Ok(vec![9; 7]))), Fault::Framing(_)));
+    assert!(matches!(ended(Box::new(|seq| Ok(message(NLMSG_ERROR, 0, seq, &[1])))), Fault::Control));
 }
 
 #[test]
