@@ -7,7 +7,7 @@ mod metrics;
 mod names;
 mod ports;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use xtcp_common::event::{TcpNumbers, TcpState as Transition, hook, kind, socket};
@@ -36,10 +36,33 @@ pub struct Wants {
     pub mounts: bool,
     /// A look at mounts and all threads.
     pub everything: bool,
-    /// Whether these namespaces live, asked by handle.
-    pub alive: HashSet<NetnsId>,
+    /// Whether these namespaces live, asked by handle, and who is to be named as the source of an end.
+    pub alive: HashMap<NetnsId, Source>,
     /// Namespaces whose sockets the kernel side shall leave out, or not any more.
     pub drop: Vec<(u32, bool)>,
+}
+
+impl Wants {
+    /// Asks whether namespaces live. That the kernel's clean-up work began says more than that something is missing.
+    fn ask(&mut self, ids: impl IntoIterator<Item = NetnsId>, source: Source) {
+        for id in ids {
+            let known = self.alive.entry(id).or_insert(source);
+            if source == Source::Cleanup {
+                *known = source;
+            }
+        }
+    }
+
+    /// Adds what is wanted besides.
+    pub fn add(&mut self, other: Self) {
+        let Self { mounts, everything, alive, drop } = other;
+        self.mounts |= mounts;
+        self.everything |= everything;
+        self.drop.extend(drop);
+        for (id, source) in alive {
+            self.ask([id], source);
+        }
+    }
 }
 
 /// What the engine is made of.
@@ -112,7 +135,7 @@ impl Engine {
                     let changes = self.parts.registry.destroyed(id, ktime_ns, Source::KernelFunction);
                     self.apply(now, changes);
                 }
-                Event::NetnsSomeDestroyed(_) => self.ask_who_lives(),
+                Event::NetnsSomeDestroyed(_) => self.ask_who_lives(Source::Cleanup),
                 Event::TcpState(seen) => self.transition(now, seen, None),
                 Event::TcpClose(seen) => self.transition(now, &seen.state, Some(&seen.numbers)),
             }
@@ -131,7 +154,8 @@ impl Engine {
         let late = self.looked;
         self.looked |= snapshot.threads.is_some();
         self.sync(now, late);
-        self.wants.alive.extend(self.parts.registry.untraced());
+        let untraced = self.parts.registry.untraced();
+        self.wants.ask(untraced, Source::Reconcile);
         for inode in std::mem::take(&mut self.to_retry) {
             if self.retried.insert(inode) {
                 self.parts.scheduler.uncertain(now, inode, 0);
@@ -139,10 +163,10 @@ impl Engine {
         }
     }
 
-    /// Takes in who lives, asked at `asked_ktime_ns`.
-    pub fn on_alive(&mut self, now: u64, asked_ktime_ns: u64, answers: &[(NetnsId, bool)]) {
-        for (id, alive) in answers {
-            let change = self.parts.registry.liveness(*id, *alive, asked_ktime_ns, Source::Cleanup);
+    /// Takes in who lives, asked at `asked_ktime_ns` because of what the source had told.
+    pub fn on_alive(&mut self, now: u64, asked_ktime_ns: u64, answers: &[(NetnsId, Source, bool)]) {
+        for (id, source, alive) in answers {
+            let change = self.parts.registry.liveness(*id, *alive, asked_ktime_ns, *source);
             self.apply(now, change);
         }
     }
@@ -327,7 +351,7 @@ impl Engine {
         self.parts.connections.lost();
         self.parts.scheduler.all_uncertain(now);
         self.want_look(true);
-        self.ask_who_lives();
+        self.ask_who_lives(Source::Reconcile);
     }
 
     fn not_entered(&mut self, now: u64, expected: NetnsId, began_ktime_ns: u64, error: &EnterError) {
@@ -338,7 +362,7 @@ impl Engine {
             }
             EnterError::Gone(_) | EnterError::NoDoor(_) | EnterError::Mismatch { .. } => {
                 self.parts.registry.gone(expected);
-                self.wants.alive.insert(expected);
+                self.wants.ask([expected], Source::Reconcile);
                 self.want_look(true);
                 self.to_retry.insert(expected.inode);
             }
@@ -349,9 +373,9 @@ impl Engine {
         }
     }
 
-    fn ask_who_lives(&mut self) {
+    fn ask_who_lives(&mut self, source: Source) {
         let all = self.parts.registry.iter().filter(|entry| !entry.own).map(|entry| entry.id);
-        self.wants.alive = all.collect();
+        self.wants.ask(all, source);
     }
 
     fn apply(&mut self, now: u64, changes: impl IntoIterator<Item = Change>) {

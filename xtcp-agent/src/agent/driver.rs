@@ -182,19 +182,18 @@ impl Driver {
             means.readiness.set("polls", Ok(()));
             self.last_poll = Some(Instant::now());
         }
-        let Wants { mounts, everything, alive, drop } = means.engine.take_wants();
-        for (inode, drop) in drop {
+        let mut wants = means.engine.take_wants();
+        for (inode, drop) in std::mem::take(&mut wants.drop) {
             if let Some(Err(error)) =
                 means.control.as_ref().map(|control| control.set_netns_drop(inode, drop))
             {
                 tracing::warn!(%error, inode, "events of a namespace cannot be filtered in the kernel");
             }
         }
-        self.wants.everything |= everything;
-        self.wants.alive.extend(alive);
-        if mounts {
+        if std::mem::take(&mut wants.mounts) {
             self.look_at_mounts_soon();
         }
+        self.wants.add(wants);
         if self.mount_looks.first().is_some_and(|at| *at <= reached) {
             self.mount_looks.retain(|at| *at > reached);
             self.wants.mounts = true;

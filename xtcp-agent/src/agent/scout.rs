@@ -11,6 +11,7 @@ use crate::clock;
 use crate::engine::Wants;
 use crate::netns::discover::Discovery;
 use crate::netns::handle::Handles;
+use crate::netns::registry::Source;
 use crate::netns::{NetnsId, Snapshot};
 
 /// A look's share of this thread's time is at most one in so many, however often it is asked for.
@@ -20,8 +21,8 @@ const REST: u32 = 4;
 pub(super) enum Found {
     /// Mounts, and threads where those were asked for.
     Snapshot(Snapshot),
-    /// Who lives, asked at this time (`CLOCK_MONOTONIC` nanoseconds).
-    Alive(u64, Vec<(NetnsId, bool)>),
+    /// Who lives, asked at this time (`CLOCK_MONOTONIC` nanoseconds), and what had led to the question.
+    Alive(u64, Vec<(NetnsId, Source, bool)>),
 }
 
 /// The thread.
@@ -93,7 +94,8 @@ impl Due {
     ) -> Option<()> {
         if !wants.alive.is_empty() {
             let asked = clock::ktime_ns();
-            let answers = wants.alive.iter().filter_map(|id| Some((*id, handles.alive(*id)?))).collect();
+            let answer = |(id, source): (&NetnsId, &Source)| Some((*id, *source, handles.alive(*id)?));
+            let answers = wants.alive.iter().filter_map(answer).collect();
             to.blocking_send(Found::Alive(asked, answers)).ok()?;
         }
         self.walk.mounts |= wants.mounts;

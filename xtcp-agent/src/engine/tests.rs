@@ -154,7 +154,35 @@ fn a_loss_is_told_with_kinds_and_place_and_dumps_every_namespace() {
         std::iter::from_fn(|| engine.next_job(40)).map(|job| job.request.netns_inode).collect();
     assert_eq!(dumped, [OWN.inode, POD.inode]);
     let wants = engine.take_wants();
-    assert!(wants.everything && wants.alive.contains(&POD));
+    assert!(wants.everything && wants.alive.get(&POD) == Some(&Source::Reconcile));
+}
+
+#[test]
+fn an_end_that_a_handle_proves_names_what_had_led_to_the_question() {
+    use xtcp_proto::event::v1::NetnsSource;
+    for (cleanup, expected) in [(true, NetnsSource::Cleanup), (false, NetnsSource::Reconcile)] {
+        let mut engine = engine(&[]);
+        give(&mut engine, vec![created()]);
+        engine.on_look(50, &look(&[]));
+        if cleanup {
+            let some = netns(NetnsId { inode: 0, cookie: 0 }, kind::NETNS_SOME_DESTROYED, hook::CLEANUP_NET);
+            give(&mut engine, vec![Event::NetnsSomeDestroyed(some)]);
+            // What else is missing does not hide it.
+            engine.on_look(60, &look(&[]));
+        } else {
+            let lookup = Event::TcpState(transition(2, 1, 0));
+            give(&mut engine, vec![lookup]);
+            let job = engine.next_job(60).unwrap();
+            engine.on_done(70, done(&job, Err(EnterError::Gone(POD))));
+        }
+        let mut gathered = Wants::default();
+        gathered.add(engine.take_wants());
+        let source = gathered.alive[&POD];
+        engine.on_alive(80, 75, &[(POD, source, false)]);
+        let events = engine.take_events();
+        let Some(Kind::NetnsDestroyed(event)) = &events[0].event else { panic!("{events:?}") };
+        assert_eq!(event.source(), expected);
+    }
 }
 
 #[test]
