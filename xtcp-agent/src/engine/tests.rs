@@ -11,6 +11,10 @@ const POD: NetnsId = NetnsId { inode: 7, cookie: 70 };
 const OWN_PID: u32 = 42;
 
 fn engine(exclude: &[&str]) -> Engine {
+    filtered(&[], exclude)
+}
+
+fn filtered(include: &[&str], exclude: &[&str]) -> Engine {
     let settings = Settings {
         frequency_ns: 3_600_000 * MS,
         jitter_pct: 0,
@@ -26,7 +30,7 @@ fn engine(exclude: &[&str]) -> Engine {
         scheduler: Scheduler::new(settings, 0, 1),
         stamp: Stamp::new("host".into(), "boot".into(), "agent".into()),
         clock: Arc::new(Clock::new().unwrap()),
-        filter: NetnsFilter::parse(&[], exclude).unwrap(),
+        filter: NetnsFilter::parse(include, exclude).unwrap(),
         ports: PortFilter::default(),
         own_connections: OwnConnections::Exclude,
         look_up_established: true,
@@ -155,6 +159,15 @@ fn a_loss_is_told_with_kinds_and_place_and_dumps_every_namespace() {
     assert_eq!(dumped, [OWN.inode, POD.inode]);
     let wants = engine.take_wants();
     assert!(wants.everything && wants.alive.get(&POD) == Some(&Source::Reconcile));
+}
+
+#[test]
+fn whom_the_filter_does_not_name_is_left_out_the_agents_own_namespace_too() {
+    let mut engine = filtered(&["b*"], &[]);
+    let red = NetnsId { inode: 8, cookie: 80 };
+    engine.on_look(50, &look(&[("blue", POD), ("red", red)]));
+    assert_eq!(engine.excluded, HashSet::from([OWN.inode, red.inode]));
+    assert!(engine.parts.scheduler.knows(POD.inode));
 }
 
 #[test]

@@ -19,7 +19,6 @@ pub use entry::Entry;
 use entry::{Sight, display_name};
 use graves::{Grave, Graves};
 
-use super::filter::NetnsFilter;
 use super::{NetnsId, Snapshot, Target, Thread};
 
 /// Things that went otherwise than told, counted since the start.
@@ -274,11 +273,6 @@ impl Registry {
     /// Every known namespace, in no order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Entry> {
         self.entries.values()
-    }
-
-    /// Inodes of the known namespaces that a filter leaves out.
-    pub fn excluded(&self, filter: &NetnsFilter) -> impl Iterator<Item = u32> {
-        self.iter().filter(|e| !filter.matches(&e.name, e.id.inode)).map(|e| e.id.inode)
     }
 
     /// What went otherwise than told.

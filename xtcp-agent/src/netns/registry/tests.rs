@@ -336,16 +336,6 @@ fn a_successor_with_the_same_inode_takes_over_doors_and_name() {
 }
 
 #[test]
-fn the_filter_names_the_inodes_to_leave_out() {
-    let mut registry = started(&[7]);
-    registry.apply(&mounts(200, &[("/run/netns/blue", 7), ("/run/netns/red", 8)]));
-    let filter = NetnsFilter::parse(&["b*"], &[]).unwrap();
-    let mut left_out: Vec<u32> = registry.excluded(&filter).collect();
-    left_out.sort_unstable();
-    assert_eq!(left_out, [1, 8]);
-}
-
-#[test]
 fn the_dead_are_forgotten_after_a_minute() {
     let mut registry = started(&[]);
     registry.destroyed(id(7, 70), 100, KERNEL);
