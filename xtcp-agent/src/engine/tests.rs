@@ -1,7 +1,9 @@
-use xtcp_common::event::{Header, Task, TcpClose};
+use xtcp_common::event::{Header, Task, TcpClose, hook};
 use xtcp_proto::event::v1::EventKind;
 
 use super::*;
+use crate::event::NetnsEvent;
+use crate::netns::enter::EnterError;
 use crate::record::Reason;
 use crate::scheduler::{Completion, Scope, Settings};
 
