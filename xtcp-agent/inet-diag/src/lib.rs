@@ -2,7 +2,8 @@
 //!
 //! Owns the wire format of the kernel's socket monitor (`NETLINK_SOCK_DIAG`): walking the netlink messages of
 //! one datagram ([`framing`]), the requests ([`request`]), the 72-byte row ([`message`]) and each of its
-//! attributes ([`attr`]). It never does I/O, never allocates, and never panics, whatever the bytes say:
+//! attributes ([`attr`]), and filters: `ss`'s language ([`filter`]) and the kernel's bytecode ([`bytecode`]). It
+//! never does I/O, never allocates, and never panics, whatever the bytes say:
 //!
 //! - length is data: what a short struct does not hold is `None`, what a longer one holds more is ignored or
 //!   kept as bytes;
@@ -17,7 +18,9 @@
 extern crate std;
 
 pub mod attr;
+pub mod bytecode;
 mod bytes;
+pub mod filter;
 pub mod framing;
 pub mod message;
 pub mod request;

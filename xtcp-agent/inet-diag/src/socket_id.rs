@@ -36,7 +36,7 @@ impl Family {
     }
 
     /// Bytes of one address.
-    const fn address_len(self) -> usize {
+    pub(crate) const fn address_len(self) -> usize {
         match self {
             Self::Inet => 4,
             Self::Inet6 => 16,
