@@ -51,6 +51,8 @@ use meters::Meters;
 use rows::WorkerSink;
 use scout::Scout;
 
+pub(crate) use identity::kernel_version;
+
 /// Sockets followed between birth and CLOSE at most: about 150 bytes each.
 const CONNECTIONS: usize = 1 << 19;
 /// Drains of the ring buffer that may wait for the engine; behind them the ring buffer itself fills and counts.
@@ -246,7 +248,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
     });
     let shared = Shared {
         settings,
-        builder: Builder::new(host.clone(), identity::kernel_version()),
+        builder: Builder::new(host.clone(), kernel_version()),
         clock: Arc::clone(&clock),
         counter: Arc::new(AtomicU64::new(0)),
         metrics: meters.collector,

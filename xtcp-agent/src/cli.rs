@@ -5,9 +5,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Command, FromArgMatches};
 
 use crate::config::{self, Config, ConfigErrors, Resolved, Surroundings};
+use crate::offline::{self, DecodeOptions};
 
 const ABOUT: &str = "Watches every TCP socket of every network namespace of this host";
 
@@ -26,7 +27,8 @@ Examples:
   xtcp2-agent check                                      can it run here, and if not why
   xtcp2-agent --dest stdout --marshal jsonl              see rows
   xtcp2-agent --events stdout: --events-marshal jsonl    see change events
-  xtcp2-agent --frequency 1s --netns-include 'web-*'     poll some namespaces every second";
+  xtcp2-agent --frequency 1s --netns-include 'web-*'     poll some namespaces every second
+  xtcp2-agent decode bug.pcap                            read a capture of inet_diag";
 
 const CHECK_ABOUT: &str =
     "Says whether the agent can run here with these settings, and what to do where it cannot";
@@ -48,6 +50,8 @@ pub enum Task {
         /// As JSON instead of text.
         json: bool,
     },
+    /// Turn captures into records.
+    Decode(DecodeOptions),
 }
 
 /// A command line that was understood; its settings may still be wrong.
@@ -111,6 +115,7 @@ pub fn command() -> Command {
         .max_term_width(120)
         .mut_args(|arg| arg.global(true))
         .subcommand(check)
+        .subcommand(offline::command())
 }
 
 /// Understands this process's command line, environment and settings file.
@@ -128,9 +133,11 @@ pub fn parse_from(args: Vec<OsString>, around: &Surroundings<'_>) -> Result<Invo
     match config::untyped(command()).try_get_matches_from(args.clone()) {
         Ok(matches) => {
             let task = match matches.subcommand() {
-                Some(("check", check)) => Task::Check { json: check.get_flag("json") },
-                _ => Task::Run,
+                Some(("check", check)) => Ok(Task::Check { json: check.get_flag("json") }),
+                Some(("decode", decode)) => DecodeOptions::from_arg_matches(decode).map(Task::Decode),
+                _ => Ok(Task::Run),
             };
+            let task = task.map_err(|e| Stop::Invalid(ConfigErrors(vec![config::structural(&e)])))?;
             Ok(Invocation { task, settings: config::resolve(Some(&matches), around) })
         }
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -180,6 +187,11 @@ pub(crate) mod tests {
     #[test]
     fn help_of_check_is_as_blessed() {
         assert_golden("help-check.txt", &help(&["check", "--help"]));
+    }
+
+    #[test]
+    fn help_of_decode_is_as_blessed() {
+        assert_golden("help-decode.txt", &help(&["decode", "--help"]));
     }
 
     #[test]

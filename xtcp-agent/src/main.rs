@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use xtcp_agent::cli::{self, Task};
 use xtcp_agent::config::Config;
-use xtcp_agent::{agent, logging, preflight};
+use xtcp_agent::{agent, logging, offline, preflight};
 
 fn main() -> ExitCode {
     let invocation = match cli::parse() {
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     };
     match invocation.task {
         Task::Check { json } => preflight::check(&invocation.settings, json),
+        Task::Decode(options) => offline::decode(&invocation.settings, &options),
         Task::Run => match invocation.config() {
             Ok(config) => collect(config),
             Err(errors) => cli::refuse(&errors),

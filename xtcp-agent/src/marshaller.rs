@@ -56,6 +56,9 @@ impl PartialEq for dyn Marshaller {
 /// Every format, the default first.
 pub static FORMATS: [&dyn Marshaller; 2] = [&protobuf_list::ProtobufList, &jsonl::Jsonl];
 
+/// The format for people and shells: a line a row.
+pub static LINES: &dyn Marshaller = &jsonl::Jsonl;
+
 /// No such format exists.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown format {name:?}: the known ones are {}", known())]

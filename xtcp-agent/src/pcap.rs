@@ -4,8 +4,14 @@
 //! netlink protocol, all big-endian) and one datagram in the byte order of the host that sent it. `nlmon` leaves the
 //! address empty; what this program writes has there the inode of the network namespace, since one file holds several.
 
+mod error;
+mod next_generation;
+mod reader;
+mod window;
 mod writer;
 
+pub use error::{CaptureError, LinkType};
+pub use reader::{Captured, Format, Reader};
 pub use writer::Writer;
 
 /// `LINKTYPE_NETLINK` of the pcap formats.

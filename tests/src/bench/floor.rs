@@ -37,7 +37,9 @@ pub(super) fn dump() -> Dump {
         for message in Messages::new(&buffer[..length]) {
             match message.expect("the kernel's framing is whole").body {
                 Body::Data { .. } => rows += 1,
-                Body::Done { status: 0, .. } => return Dump { cpu: cpu_of_thread().saturating_sub(start), rows },
+                Body::Done { status: 0, .. } => {
+                    return Dump { cpu: cpu_of_thread().saturating_sub(start), rows };
+                }
                 other => panic!("the kernel answered {other:?}"),
             }
         }

@@ -27,7 +27,7 @@ pub(super) fn seed(host: &HostFields) -> u64 {
 }
 
 /// (major, minor) of the running kernel; (0, 0) when its release says otherwise.
-pub(super) fn kernel_version() -> (u32, u32) {
+pub(crate) fn kernel_version() -> (u32, u32) {
     let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
     let release = release.unwrap_or_default();
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));

@@ -23,7 +23,7 @@ use crate::netns::NetnsId;
 const SCHEMA_VERSION: u32 = 1;
 
 /// What is the same in every row of this agent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostFields {
     /// Name of the host.
     pub hostname: String,

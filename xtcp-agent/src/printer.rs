@@ -1,0 +1,85 @@
+//! Rows go to standard output as they come, in a marshaller's form.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::envelope::{Batcher, Limits};
+use crate::marshaller::{MarshalError, Marshaller};
+use crate::record::Rows;
+
+/// Rows are printed in batches of about this many bytes.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Why rows were not printed.
+#[derive(Debug, thiserror::Error)]
+pub enum PrintError {
+    /// They do not become bytes.
+    #[error(transparent)]
+    Marshal(#[from] MarshalError),
+    /// Standard output takes them not.
+    #[error("cannot write to standard output: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl PrintError {
+    /// Whoever reads has seen enough.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Write(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Something that shows rows.
+pub trait Printer {
+    /// Shows these rows.
+    fn print(&mut self, rows: Rows) -> Result<(), PrintError>;
+    /// Shows what waits for more.
+    fn finish(&mut self) -> Result<(), PrintError>;
+}
+
+/// Standard output without the line buffer of the standard library's own.
+pub fn standard_output() -> io::Result<File> {
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+}
+
+/// Prints in a marshaller's form.
+pub struct Marshalled<W> {
+    marshaller: &'static dyn Marshaller,
+    batcher: Batcher,
+    bytes: Vec<u8>,
+    to: W,
+}
+
+impl<W: Write> Marshalled<W> {
+    /// Prints to `to`, a batch in one write.
+    pub fn new(marshaller: &'static dyn Marshaller, to: W) -> Self {
+        let limits = Limits { bytes: BATCH_BYTES, ..Limits::default() };
+        Self { marshaller, batcher: Batcher::new(limits), bytes: Vec::new(), to }
+    }
+
+    fn write(&mut self, batches: impl IntoIterator<Item = crate::envelope::Batch>) -> Result<(), PrintError> {
+        for batch in batches {
+            self.bytes.clear();
+            self.marshaller.marshal(&batch, &mut self.bytes)?;
+            self.to.write_all(&self.bytes)?;
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Printer for Marshalled<W> {
+    fn print(&mut self, rows: Rows) -> Result<(), PrintError> {
+        let mut full = Vec::new();
+        self.batcher.push(&Arc::new(rows), Instant::now(), |batch, _| full.push(batch));
+        self.write(full)
+    }
+
+    fn finish(&mut self) -> Result<(), PrintError> {
+        let last = self.batcher.close();
+        self.write(last)?;
+        Ok(self.to.flush()?)
+    }
+}
