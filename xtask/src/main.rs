@@ -17,6 +17,7 @@ mod run;
 mod stage;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -45,6 +46,8 @@ enum Task {
     Full(test::Options),
     /// What the agent costs, against floors measured in the same run: poll, events, idle, or all of them
     Bench(bench::Options),
+    /// Run a program of this host, a shell or the whole-program tests on Debian's kernels, under QEMU
+    Vm(vm::Options),
     /// Format, clippy, the eBPF build from clean, then test
     Ci,
     /// Check the dependencies' licences and advisories (needs cargo-deny)
@@ -62,7 +65,7 @@ enum Task {
 
 fn main() -> ExitCode {
     match run(Cli::parse().task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -70,17 +73,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<()> {
-    match task {
+fn run(task: Task) -> Result<ExitCode> {
+    let done = match task {
         Task::BuildEbpf(options) => build_ebpf::main(options),
         Task::Install(options) => install::main(&options),
         Task::Test(options) => test::main(&options, test::Scale::Ci),
         Task::Full(options) => test::main(&options, test::Scale::Full),
         Task::Bench(options) => bench::main(&options),
+        Task::Vm(options) => return vm::main(&options),
         Task::Ci => ci::main(),
         Task::Deny => ci::deny(),
         Task::Run(options) => run::main(options),
         Task::Demo(options) => demo::main(&options),
         Task::DemoTraffic { role } => demo::traffic::main(role),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
