@@ -46,11 +46,17 @@ const PAD: u16 = 14;
 trait Decode<'a>: Sized {
     /// `None` when the payload cannot be what the attribute's number says.
     fn decode(payload: &'a [u8]) -> Option<Self>;
+
+    /// Whether [`decode`](Self::decode) gives something. Said apart where finding out by decoding would cost.
+    #[inline]
+    fn is_sound(payload: &'a [u8]) -> bool {
+        Self::decode(payload).is_some()
+    }
 }
 
 /// What became of one attribute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(crate) enum Outcome {
     Stored,
     Padding,
     Unknown,
@@ -68,6 +74,22 @@ fn store<'a, T: Decode<'a>>(slot: &mut Option<T>, payload: &'a [u8]) -> Outcome 
     }
 }
 
+#[inline]
+fn note<'a, T: Decode<'a>>(place: &mut Option<&'a [u8]>, payload: &'a [u8]) -> Outcome {
+    if T::is_sound(payload) {
+        *place = Some(payload);
+        Outcome::Stored
+    } else {
+        Outcome::Malformed
+    }
+}
+
+/// What becomes of the attributes of a walk.
+pub(crate) trait Put<'a> {
+    /// One attribute, in the row's order.
+    fn put(&mut self, number: u16, payload: &'a [u8]) -> Outcome;
+}
+
 macro_rules! attributes {
     ($lifetime:lifetime: $(
         $(#[$doc:meta])*
@@ -79,11 +101,28 @@ macro_rules! attributes {
             $($(#[$doc])* pub $field: Option<$type>,)*
         }
 
-        impl<$lifetime> Attributes<$lifetime> {
+        impl<$lifetime> Put<$lifetime> for Attributes<$lifetime> {
             #[inline]
             fn put(&mut self, number: u16, payload: &$lifetime [u8]) -> Outcome {
                 match number {
                     $($number => store(&mut self.$field, payload),)*
+                    PAD => Outcome::Padding,
+                    _ => Outcome::Unknown,
+                }
+            }
+        }
+
+        /// Where the payload of each attribute is that is what its number says.
+        #[derive(Clone, Copy, Default)]
+        pub(crate) struct Places<$lifetime> {
+            $(pub(crate) $field: Option<&$lifetime [u8]>,)*
+        }
+
+        impl<$lifetime> Put<$lifetime> for Places<$lifetime> {
+            #[inline]
+            fn put(&mut self, number: u16, payload: &$lifetime [u8]) -> Outcome {
+                match number {
+                    $($number => note::<$type>(&mut self.$field, payload),)*
                     PAD => Outcome::Padding,
                     _ => Outcome::Unknown,
                 }
@@ -210,11 +249,11 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
-/// Decodes all attributes into place; returns where a damaged length ended the walk. Of an attribute that
+/// Puts all attributes into place; returns where a damaged length ended the walk. Of an attribute that
 /// comes twice the last is kept, as the kernel's own parser does.
 pub(crate) fn walk<'a>(
     bytes: &'a [u8],
-    attributes: &mut Attributes<'a>,
+    attributes: &mut impl Put<'a>,
     unknown: &mut Tally,
     malformed: &mut Tally,
 ) -> Option<AttributeError> {

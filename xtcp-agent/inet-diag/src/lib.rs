@@ -2,8 +2,9 @@
 //!
 //! Owns the wire format of the kernel's socket monitor (`NETLINK_SOCK_DIAG`): walking the netlink messages of
 //! one datagram ([`framing`]), the requests ([`request`]), the 72-byte row ([`message`]) and each of its
-//! attributes ([`attr`]), and filters: `ss`'s language ([`filter`]) and the kernel's bytecode ([`bytecode`]). It
-//! never does I/O, never allocates, and never panics, whatever the bytes say:
+//! attributes ([`attr`]), filters: `ss`'s language ([`filter`]) and the kernel's bytecode ([`bytecode`]), and what
+//! the agent's record says of a row ([`wire`]). It never does I/O, never allocates, and never panics, whatever the
+//! bytes say:
 //!
 //! - length is data: what a short struct does not hold is `None`, what a longer one holds more is ignored or
 //!   kept as bytes;
@@ -26,3 +27,4 @@ pub mod message;
 pub mod request;
 pub mod socket_id;
 pub mod state;
+pub mod wire;

@@ -27,6 +27,9 @@ pub mod options {
     pub const TFO_CHILD: u8 = 128;
 }
 
+/// The bytes of a `tcp_info` of the newest length, each field read when it is asked for.
+pub(crate) struct Whole<'a>(pub(crate) &'a [u8; LEN]);
+
 macro_rules! tcp_info {
     ($($(#[$doc:meta])* $field:ident: $type:ty = $offset:literal;)*) => {
         /// A connection's state and counters; each `None` where the kernel is too old for it.
@@ -42,6 +45,18 @@ macro_rules! tcp_info {
             fn read(payload: &[u8]) -> Self {
                 Self { $($field: <$type>::at(payload, $offset),)* }
             }
+        }
+
+        /// Where each field ends, ascending.
+        const ENDS: &[usize] = &[$($offset + size_of::<$type>(),)*];
+
+        impl Whole<'_> {
+            $(
+                #[inline]
+                pub(crate) fn $field(&self) -> $type {
+                    <$type>::at(self.0, $offset).unwrap_or_default()
+                }
+            )*
         }
     };
 }
@@ -186,7 +201,17 @@ tcp_info! {
 }
 
 /// Bytes of the newest `struct tcp_info` that is known.
-const LEN: usize = 280;
+pub(crate) const LEN: usize = 280;
+
+/// A shorter one made as long as the newest: 0 in fields that it does not hold to their last byte.
+pub(crate) fn padded(payload: &[u8]) -> [u8; LEN] {
+    let mut padded = [0; LEN];
+    let end = ENDS.iter().rfind(|end| **end <= payload.len()).copied().unwrap_or(0);
+    if let (Some(to), Some(from)) = (padded.get_mut(..end), payload.get(..end)) {
+        to.copy_from_slice(from);
+    }
+    padded
+}
 
 impl Decode<'_> for TcpInfo {
     #[inline]
@@ -222,47 +247,72 @@ pub struct AccEcn {
     pub options2: Option<u32>,
 }
 
-impl TcpInfo {
-    /// Shift of the window that the peer offers, 0 to 14.
-    pub fn snd_wscale(&self) -> Option<u8> {
-        self.wscales.map(|byte| bit_field(byte, 0, 4))
-    }
+/// `tcpi_snd_wscale` of [`TcpInfo::wscales`].
+pub(crate) const fn snd_wscale(wscales: u8) -> u8 {
+    bit_field(wscales, 0, 4)
+}
 
-    /// Shift of the window that this end offers, 0 to 14.
-    pub fn rcv_wscale(&self) -> Option<u8> {
-        self.wscales.map(|byte| bit_field(byte, 4, 4))
-    }
+/// `tcpi_rcv_wscale` of [`TcpInfo::wscales`].
+pub(crate) const fn rcv_wscale(wscales: u8) -> u8 {
+    bit_field(wscales, 4, 4)
+}
 
-    /// The last delivery rate was limited by the application. Since Linux 4.9; before, always `false`.
-    pub fn delivery_rate_app_limited(&self) -> Option<bool> {
-        self.delivery_flags.map(|byte| bit_field(byte, 0, 1) != 0)
-    }
+/// `tcpi_delivery_rate_app_limited` of [`TcpInfo::delivery_flags`].
+pub(crate) const fn delivery_rate_app_limited(flags: u8) -> bool {
+    bit_field(flags, 0, 1) != 0
+}
 
-    /// Why fast open failed: 0 not tried or not failed, 1 no cookie, 2 SYN data not acknowledged, 3 SYN data
-    /// not acknowledged after a timeout. Since Linux 5.5; before, always 0.
-    pub fn fastopen_client_fail(&self) -> Option<u8> {
-        self.delivery_flags.map(|byte| bit_field(byte, 1, 2))
-    }
+/// `tcpi_fastopen_client_fail` of [`TcpInfo::delivery_flags`].
+pub(crate) const fn fastopen_client_fail(flags: u8) -> u8 {
+    bit_field(flags, 1, 2)
+}
 
-    /// The state of `AccECN`, read as the running kernel packs it.
-    pub fn accecn(&self, layout: AccEcnLayout) -> Option<AccEcn> {
-        let word = self.accecn_word?;
-        let bytes = word.to_ne_bytes();
-        let [first, second, third, fourth] = bytes;
-        Some(match layout {
-            AccEcnLayout::Halves => AccEcn {
+impl AccEcn {
+    /// Unpacks [`TcpInfo::accecn_word`].
+    pub(crate) fn unpack(word: u32, layout: AccEcnLayout) -> Self {
+        let [first, second, third, fourth] = word.to_ne_bytes();
+        match layout {
+            AccEcnLayout::Halves => Self {
                 ecn_mode: None,
                 opt_seen: u16::from_ne_bytes([third, fourth]),
                 fail_mode: u16::from_ne_bytes([first, second]),
                 options2: None,
             },
-            AccEcnLayout::BitFields => AccEcn {
+            AccEcnLayout::BitFields => Self {
                 ecn_mode: Some(bit_field(first, 0, 2)),
                 opt_seen: u16::from(bit_field(first, 2, 2)),
                 fail_mode: u16::from(bit_field(first, 4, 4)),
                 options2: Some(if cfg!(target_endian = "big") { word & 0x00ff_ffff } else { word >> 8 }),
             },
-        })
+        }
+    }
+}
+
+impl TcpInfo {
+    /// Shift of the window that the peer offers, 0 to 14.
+    pub fn snd_wscale(&self) -> Option<u8> {
+        self.wscales.map(snd_wscale)
+    }
+
+    /// Shift of the window that this end offers, 0 to 14.
+    pub fn rcv_wscale(&self) -> Option<u8> {
+        self.wscales.map(rcv_wscale)
+    }
+
+    /// The last delivery rate was limited by the application. Since Linux 4.9; before, always `false`.
+    pub fn delivery_rate_app_limited(&self) -> Option<bool> {
+        self.delivery_flags.map(delivery_rate_app_limited)
+    }
+
+    /// Why fast open failed: 0 not tried or not failed, 1 no cookie, 2 SYN data not acknowledged, 3 SYN data
+    /// not acknowledged after a timeout. Since Linux 5.5; before, always 0.
+    pub fn fastopen_client_fail(&self) -> Option<u8> {
+        self.delivery_flags.map(fastopen_client_fail)
+    }
+
+    /// The state of `AccECN`, read as the running kernel packs it.
+    pub fn accecn(&self, layout: AccEcnLayout) -> Option<AccEcn> {
+        self.accecn_word.map(|word| AccEcn::unpack(word, layout))
     }
 }
 

@@ -118,7 +118,18 @@ impl MptcpSubflow {
     }
 }
 
+/// [`UlpInfo::name`] alone.
+pub(crate) fn name(payload: &[u8]) -> Option<&str> {
+    let mut name = None;
+    nested(payload, |number, payload| number != 1 || keep(&mut name, text(payload)));
+    name
+}
+
 impl<'a> Decode<'a> for UlpInfo<'a> {
+    fn is_sound(_: &'a [u8]) -> bool {
+        true
+    }
+
     fn decode(payload: &'a [u8]) -> Option<Self> {
         let mut ulp = Self::default();
         let mut inner = 0_u16;

@@ -1,0 +1,150 @@
+//! A row straight to the bytes of one `XtcpFlatRecord`, with no struct in between.
+//!
+//! Owns which field of `xtcp_flat_record.proto` gets which of the kernel's numbers ([`fields`]), and their encoding
+//! ([`writer`]). The bytes are those that prost gives for the record of the decoded row ([`crate::message::decode`]):
+//! fields ascend, what is 0 or empty is left out. Attributes come in the kernel's order: one walk notes where each is,
+//! then all fields are written in theirs.
+//!
+//! What the kernel does not say (host, namespace, reason, …) comes encoded, in runs between which the row's own fields
+//! go: see [`Context`].
+
+use core::fmt;
+
+use crate::attr::info::AccEcnLayout;
+use crate::attr::{self, AttributeError, Places, Tally};
+use crate::bytes::{Native, port_at};
+use crate::message::{MessageError, ROW_LEN};
+
+mod fields;
+mod writer;
+
+use writer::Writer;
+
+/// Room for all numbers of a row: each field's key and number, at their longest, and what is written beyond.
+const NUMBERS_ROOM: usize = 2048;
+
+/// What a record says beside the row. The runs are whole protobuf fields in ascending order.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// Fields 1 to 59.
+    pub before: &'a [u8],
+    /// Field 60, `record_counter`.
+    pub counter: u64,
+    /// Fields 61 to 1000.
+    pub between: &'a [u8],
+    /// Fields 3000 to 3099.
+    pub after: &'a [u8],
+    /// How the kernel that sent the row packs the last word of `tcp_info`.
+    pub accecn: AccEcnLayout,
+}
+
+/// A row that is whole enough to be written: what decisions need of its header is read when it is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    header: &'a [u8; ROW_LEN],
+    attributes: &'a [u8],
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes of the record, at the beginning of the room.
+    pub len: usize,
+    /// Attributes that the record does not have, or not whole.
+    pub findings: Findings,
+}
+
+/// Attributes that could not be used; the same as in [`crate::message::Decoded`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Attributes whose number is not known, by number.
+    pub unknown: Tally,
+    /// Attributes whose payload cannot be what their number says, by number.
+    pub malformed: Tally,
+    /// The attribute at which the walk ended because of its length; those after it were not seen.
+    pub damage: Option<AttributeError>,
+}
+
+/// The room given is too small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoRoom {
+    /// Bytes that [`Row::room`] asks for.
+    pub wanted: usize,
+    /// Bytes given.
+    pub available: usize,
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { wanted, available } = self;
+        write!(formatter, "no room for a record: wanted {wanted} bytes, got {available}; see Row::room")
+    }
+}
+
+impl core::error::Error for NoRoom {}
+
+impl<'a> Row<'a> {
+    /// The payload of a [`crate::framing::Body::Data`] message of type 18 or 20.
+    #[inline]
+    pub fn new(payload: &'a [u8]) -> Result<Self, MessageError> {
+        match payload.split_first_chunk() {
+            Some((header, attributes)) => Ok(Self { header, attributes }),
+            None => Err(MessageError::Truncated { available: payload.len() }),
+        }
+    }
+
+    /// TCP state, the kernel's number.
+    #[inline]
+    pub fn state(&self) -> u8 {
+        u8::at(self.header, 1).unwrap_or_default()
+    }
+
+    /// Local port, host order.
+    #[inline]
+    pub fn source_port(&self) -> u16 {
+        port_at(self.header, 4).unwrap_or_default()
+    }
+
+    /// Peer's port, host order; 0 in LISTEN.
+    #[inline]
+    pub fn destination_port(&self) -> u16 {
+        port_at(self.header, 6).unwrap_or_default()
+    }
+
+    /// The socket's cookie, never reused within a boot.
+    #[inline]
+    pub fn cookie(&self) -> u64 {
+        let half = |at| u64::from(u32::at(self.header, at).unwrap_or_default());
+        half(48) << 32 | half(44)
+    }
+
+    /// Inode of the socket's file; 0 when it has none.
+    #[inline]
+    pub fn inode(&self) -> u32 {
+        u32::at(self.header, 68).unwrap_or_default()
+    }
+
+    /// Bytes of room that [`write`](Self::write) asks for: more than the record will have.
+    #[inline]
+    pub fn room(&self, context: &Context<'_>) -> usize {
+        let Context { before, counter: _, between, after, accecn: _ } = context;
+        [before.len(), between.len(), after.len(), self.attributes.len()]
+            .into_iter()
+            .fold(NUMBERS_ROOM, usize::saturating_add)
+    }
+
+    /// Writes the record to the beginning of `out`. What `out` holds after the record's bytes is undefined.
+    pub fn write(&self, context: &Context<'_>, out: &mut [u8]) -> Result<Written, NoRoom> {
+        let wanted = self.room(context);
+        if out.len() < wanted {
+            return Err(NoRoom { wanted, available: out.len() });
+        }
+        let mut places = Places::default();
+        let mut findings = Findings::default();
+        let Findings { unknown, malformed, damage } = &mut findings;
+        *damage = attr::walk(self.attributes, &mut places, unknown, malformed);
+        let mut writer = Writer::new(out);
+        fields::write(&mut writer, self.header, &places, context);
+        Ok(Written { len: writer.len(), findings })
+    }
+}

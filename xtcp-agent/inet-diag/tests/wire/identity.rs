@@ -1,0 +1,225 @@
+use proptest::prelude::*;
+use prost::Message;
+use xtcp_inet_diag::attr::info::AccEcnLayout;
+use xtcp_inet_diag::message::{MessageError, ROW_LEN, decode};
+use xtcp_inet_diag::wire::{Context, Findings, NoRoom, Row, Written};
+use xtcp_proto::flat_record::v1::XtcpFlatRecord;
+
+use super::fixtures::all_rows;
+use super::reference;
+
+const LAYOUTS: [AccEcnLayout; 2] = [AccEcnLayout::Halves, AccEcnLayout::BitFields];
+
+/// What a record says beside the row, as the runs of the writer's context and as a record.
+struct Beside {
+    runs: [Vec<u8>; 3],
+    record: XtcpFlatRecord,
+}
+
+impl Beside {
+    fn new(counter: u64) -> Self {
+        let before = XtcpFlatRecord {
+            schema_version: 1,
+            timestamp_ns: -1,
+            hostname: "a host".to_owned(),
+            tag: "the last field before".to_owned(),
+            ..XtcpFlatRecord::default()
+        };
+        let between = XtcpFlatRecord {
+            socket_fd: 300,
+            netlinker_id: 1,
+            uplink2_lldp_port_descr: "the last field between".to_owned(),
+            ..XtcpFlatRecord::default()
+        };
+        let after = XtcpFlatRecord {
+            record_reason: 1,
+            comm: "a comm".to_owned(),
+            netns_cookie: u64::MAX,
+            ..XtcpFlatRecord::default()
+        };
+        let runs = [before, between, after].map(|record| record.encode_to_vec());
+        let mut bytes = runs.concat();
+        XtcpFlatRecord { record_counter: counter, ..XtcpFlatRecord::default() }.encode(&mut bytes).unwrap();
+        Self { runs, record: XtcpFlatRecord::decode(bytes.as_slice()).unwrap() }
+    }
+
+    fn none() -> Self {
+        Self { runs: [const { Vec::new() }; 3], record: XtcpFlatRecord::default() }
+    }
+
+    fn context(&self, accecn: AccEcnLayout) -> Context<'_> {
+        let [before, between, after] = &self.runs;
+        Context { before, counter: self.record.record_counter, between, after, accecn }
+    }
+}
+
+/// Both ways agree on a row.
+fn assert_same(payload: &[u8], beside: &Beside, layout: AccEcnLayout) {
+    let context = beside.context(layout);
+    let (row, decoded) = match (Row::new(payload), decode(payload)) {
+        (Err(error), Err(same)) => {
+            assert_eq!(error, same);
+            return;
+        }
+        (row, decoded) => (row.unwrap(), decoded.unwrap()),
+    };
+    assert_eq!(row.state(), decoded.header.state);
+    assert_eq!(row.source_port(), decoded.header.id.source_port);
+    assert_eq!(row.destination_port(), decoded.header.id.destination_port);
+    assert_eq!(row.cookie(), decoded.header.id.cookie);
+    assert_eq!(row.inode(), decoded.header.inode);
+
+    let mut out = vec![0xee; row.room(&context)];
+    let Written { len, findings } = row.write(&context, &mut out).unwrap();
+    let Findings { unknown, malformed, damage } = findings;
+    assert_eq!((unknown, malformed, damage), (decoded.unknown, decoded.malformed, decoded.damage));
+    let expected = reference::record(beside.record.clone(), &decoded, layout);
+    if out[..len] != expected.encode_to_vec() {
+        let written = XtcpFlatRecord::decode(&out[..len]);
+        panic!("{payload:x?}: wrote {:x?}, {written:#?} instead of {expected:#?}", &out[..len]);
+    }
+}
+
+#[test]
+fn every_captured_row_has_the_bytes_of_prost() {
+    for payload in all_rows() {
+        for layout in LAYOUTS {
+            for counter in [0, 1, 1 << 20, u64::MAX] {
+                assert_same(payload, &Beside::new(counter), layout);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_captured_row_with_any_byte_flipped_has_the_bytes_of_prost() {
+    let beside = Beside::none();
+    for payload in all_rows() {
+        let mut damaged = payload.to_vec();
+        for at in 0..payload.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                damaged[at] ^= flip;
+                assert_same(&damaged, &beside, AccEcnLayout::BitFields);
+                damaged[at] ^= flip;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_captured_row_cut_at_any_byte_has_the_bytes_of_prost() {
+    let beside = Beside::none();
+    for payload in all_rows() {
+        for len in 0..payload.len() {
+            assert_same(&payload[..len], &beside, AccEcnLayout::Halves);
+        }
+    }
+}
+
+#[test]
+fn an_attribute_of_any_length_with_its_largest_numbers_has_the_bytes_of_prost_and_room() {
+    let beside = Beside::new(u64::MAX);
+    for number in 0..=40 {
+        for len in 0..300 {
+            assert_same(
+                &row(&[0xff; ROW_LEN], &[(number, vec![0xff; len])]),
+                &beside,
+                AccEcnLayout::BitFields,
+            );
+        }
+    }
+    for layout in LAYOUTS {
+        // Every attribute that is known, and texts at their longest.
+        let mut all: Vec<_> = (0..=40).map(|number| (number, vec![0xff; 300])).collect();
+        let text = vec![b'x'; usize::from(u16::MAX) - 8];
+        all[4].1.clone_from(&text);
+        all[19].1 = attribute(1, &text[4..]);
+        assert_same(&row(&[0xff; ROW_LEN], &all), &beside, layout);
+    }
+}
+
+#[test]
+fn of_a_repeated_attribute_the_last_that_is_sound_wins() {
+    let beside = Beside::none();
+    for number in 0..=40 {
+        for [first, second] in [[1, 2], [1, 0], [0, 1]] {
+            let payload = |byte: u8| if byte == 0 { Vec::new() } else { vec![byte; 300] };
+            let attributes = [(number, payload(first)), (number, payload(second))];
+            assert_same(&row(&[2; ROW_LEN], &attributes), &beside, AccEcnLayout::BitFields);
+        }
+    }
+}
+
+#[test]
+fn too_little_room_is_refused_with_what_is_wanted() {
+    let beside = Beside::new(7);
+    let context = beside.context(AccEcnLayout::Halves);
+    let row = Row::new(&[0; ROW_LEN]).unwrap();
+    let wanted = row.room(&context);
+    let mut out = vec![0; wanted];
+    assert!(row.write(&context, &mut out).is_ok());
+    let error = row.write(&context, &mut out[1..]).unwrap_err();
+    assert_eq!(error, NoRoom { wanted, available: wanted - 1 });
+    assert!(error.to_string().contains("Row::room"));
+    assert_eq!(Row::new(&[0; 71]).unwrap_err(), MessageError::Truncated { available: 71 });
+}
+
+fn attribute(number: u16, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(u16::try_from(payload.len() + 4).unwrap().to_ne_bytes());
+    bytes.extend(number.to_ne_bytes());
+    bytes.extend(payload);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn row(header: &[u8], attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    let mut row = header.to_vec();
+    for (number, payload) in attributes {
+        row.extend(attribute(*number, payload));
+    }
+    row
+}
+
+/// Bytes of numbers of every length: each of 1 to 8 bytes is any number of that size shifted to any smaller one.
+fn numbers() -> impl Strategy<Value = Vec<u8>> {
+    let number = (any::<u64>(), 0..64_u32, prop_oneof![Just(1), Just(2), Just(4), Just(8)]);
+    proptest::collection::vec(number, 0..60).prop_map(|numbers| {
+        let mut bytes = Vec::new();
+        for (value, shift, size) in numbers {
+            bytes.resize(bytes.len().next_multiple_of(size), 0);
+            let value = value << (64 - 8 * size) >> (64 - 8 * size) >> (shift as usize % (8 * size));
+            bytes.extend(&value.to_ne_bytes()[..size]);
+        }
+        bytes
+    })
+}
+
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        6 => numbers(),
+        1 => "[a-z]{0,20}\0{0,2}".prop_map(String::into_bytes),
+        1 => "(cubic|dctcp|vegas|prague|bbr|bbr2|bbr3)\0".prop_map(String::into_bytes),
+        1 => proptest::collection::vec(any::<u8>(), 0..40),
+        1 => proptest::collection::vec((1..13_u16, proptest::collection::vec(any::<u8>(), 0..12)), 0..4)
+            .prop_map(|nested| row(&[], &nested)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn made_rows_have_the_bytes_of_prost(
+        header in proptest::collection::vec(prop_oneof![3 => Just(0), 5 => any::<u8>()], ROW_LEN),
+        family in prop_oneof![Just(2_u8), Just(10), any::<u8>()],
+        attributes in proptest::collection::vec((0..30_u16, payload()), 0..24),
+        counter in any::<u64>(),
+        shift in 0..64,
+        halves in any::<bool>(),
+    ) {
+        let mut row = row(&header, &attributes);
+        row[0] = family;
+        assert_same(&row, &Beside::new(counter >> shift), LAYOUTS[usize::from(halves)]);
+    }
+}
