@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use xtcp_inet_diag::message::{self, Header};
 use xtcp_inet_diag::request::Extensions;
 use xtcp_inet_diag::state::{State, States};
+use xtcp_inet_diag::wire::Row;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::RecordMethod;
 
 use crate::clock::{self, Clock};
 use crate::netns::enter::{EnterError, Visitor};
 use crate::netns::{NetnsId, Target};
-use crate::record::builder::{Builder, Context, RowFields};
+use crate::record::builder::{Builder, Context, RowFields, Template};
 use crate::record::{RowChunk, Rows};
 use crate::scheduler::{Completion, DumpRequest, Lookup, Scope};
 
@@ -52,11 +52,11 @@ pub struct Settings {
 
 impl Settings {
     /// Whether a row is wanted. A port of 0 is one that the socket does not have yet.
-    fn wants(&self, states: States, header: &Header) -> bool {
-        let ports = [header.id.source_port, header.id.destination_port];
+    fn wants(&self, states: States, row: &Row<'_>) -> bool {
+        let ports = [row.source_port(), row.destination_port()];
         let any = |set: &[u16]| ports.iter().any(|port| set.contains(port));
-        let unknown = header.id.source_port == 0;
-        states.shows(header.state)
+        let unknown = row.source_port() == 0;
+        states.shows(row.state())
             && (self.include_ports.is_empty() || unknown || any(&self.include_ports))
             && !any(&self.exclude_ports)
     }
@@ -144,13 +144,16 @@ impl Collector {
                 socket_fd: exchange::descriptor(&visit.socket),
                 netlinker_id: self.number,
             };
+            let mut template = self.builder.template(&context);
             let answered =
                 Exchange::prepare(&visit.socket, self.settings.timeout).and_then(|()| match &request.scope {
-                    Scope::Dump | Scope::Listeners => self.dump(&visit.socket, &context, &mut delivery),
-                    Scope::Lookups(lookups) => self.look_up(&visit.socket, lookups, &context, &mut delivery),
+                    Scope::Dump | Scope::Listeners => self.dump(&visit.socket, &mut template, &mut delivery),
+                    Scope::Lookups(lookups) => {
+                        self.look_up(&visit.socket, lookups, &mut template, &mut delivery)
+                    }
                 });
             drop(visit);
-            self.flush(&mut delivery);
+            delivery.hand_over(self.sink.as_mut());
             match answered {
                 Ok(()) => {
                     complete = true;
@@ -174,18 +177,19 @@ impl Collector {
     fn dump(
         &mut self,
         socket: &netlink_sys::Socket,
-        context: &Context<'_>,
+        template: &mut Template,
         delivery: &mut Delivery<'_>,
     ) -> Result<(), Fault> {
-        let Self { exchange, settings, builder, counter, metrics, sink, .. } = self;
+        let Self { exchange, settings, counter, metrics, sink, .. } = self;
         let (states, extensions) = (delivery.states, settings.extensions);
-        exchange.dump(socket, states, extensions, metrics, &mut |payload| {
-            let row = RowFields::default();
-            if delivery.row(payload, row, context, settings, builder, counter, metrics)
-                && delivery.rows.len() >= ROWS_PER_CHUNK
-            {
-                delivery.hand_over(sink.as_mut(), context.netns_id.inode);
+        exchange.dump(socket, states, extensions, metrics, &mut |payload| match Row::new(payload) {
+            Ok(row) => {
+                let added = delivery.row(&row, RowFields::default(), template, settings, counter, metrics);
+                if added && delivery.rows.len() >= ROWS_PER_CHUNK {
+                    delivery.hand_over(sink.as_mut());
+                }
             }
+            Err(error) => metrics.malformed_row(&error),
         })
     }
 
@@ -193,80 +197,74 @@ impl Collector {
         &mut self,
         socket: &netlink_sys::Socket,
         lookups: &[Lookup],
-        context: &Context<'_>,
+        template: &mut Template,
         delivery: &mut Delivery<'_>,
     ) -> Result<(), Fault> {
-        let Self { exchange, settings, builder, counter, metrics, .. } = self;
+        let Self { exchange, settings, counter, metrics, .. } = self;
         for batch in lookups.chunks(settings.lookups_per_send.max(1)) {
             exchange.look_up(socket, batch, settings.extensions, metrics, &mut |lookup, payload| {
-                let row = RowFields {
+                let fields = RowFields {
                     counter: 0,
                     event_sequence: lookup.event_sequence,
                     owner: lookup.owner.as_ref(),
                 };
-                // Without this a connection that is gone would come back as its listener.
-                let same =
-                    message::decode(payload).is_ok_and(|decoded| decoded.header.id.cookie == lookup.cookie);
-                metrics.looked_up(if same { "found" } else { "other_socket" });
-                if same {
-                    delivery.row(payload, row, context, settings, builder, counter, metrics);
+                match Row::new(payload) {
+                    // Without this a connection that is gone would come back as its listener.
+                    Ok(row) if row.cookie() != lookup.cookie => metrics.looked_up("other_socket"),
+                    Ok(row) => {
+                        metrics.looked_up("found");
+                        delivery.row(&row, fields, template, settings, counter, metrics);
+                    }
+                    Err(error) => metrics.malformed_row(&error),
                 }
             })?;
         }
         Ok(())
     }
-
-    fn flush(&mut self, delivery: &mut Delivery<'_>) {
-        let inode = delivery.request.netns_inode;
-        delivery.hand_over(self.sink.as_mut(), inode);
-    }
 }
 
 impl Delivery<'_> {
     /// Adds one row if it is wanted and new. True if it was added.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a borrowed collector, and the row")]
     fn row(
         &mut self,
-        payload: &[u8],
-        row: RowFields<'_>,
-        context: &Context<'_>,
+        row: &Row<'_>,
+        fields: RowFields<'_>,
+        template: &mut Template,
         settings: &Settings,
-        builder: &Builder,
         counter: &AtomicU64,
         metrics: &CollectorMetrics,
     ) -> bool {
-        let decoded = match message::decode(payload) {
-            Ok(decoded) => decoded,
-            Err(error) => {
-                tracing::debug!(%error, "malformed inet_diag row");
-                metrics.malformed_row();
-                return false;
-            }
-        };
-        metrics.attributes(&decoded);
-        if !self.seen.insert(decoded.header.id.cookie) {
+        if !self.seen.insert(row.cookie()) {
             metrics.repeated_row();
             return false;
         }
-        if !settings.wants(self.states, &decoded.header) {
+        if !settings.wants(self.states, row) {
             return false;
         }
-        if self.own.contains(&decoded.header.inode) && decoded.header.state != State::Listen as u8 {
+        if self.own.contains(&row.inode()) && row.state() != State::Listen as u8 {
             metrics.own_row();
             return false;
         }
-        let row = RowFields { counter: counter.fetch_add(1, Ordering::Relaxed) + 1, ..row };
-        self.rows.push(&builder.build(&decoded, context, row));
-        true
+        let fields = RowFields { counter: counter.fetch_add(1, Ordering::Relaxed) + 1, ..fields };
+        match template.append(row, fields, &mut self.rows) {
+            Ok(findings) => {
+                metrics.attributes(&findings);
+                true
+            }
+            Err(error) => {
+                metrics.malformed_row(&error);
+                false
+            }
+        }
     }
 
-    fn hand_over(&mut self, sink: &mut dyn RowSink, netns_inode: u32) {
+    fn hand_over(&mut self, sink: &mut dyn RowSink) {
         if self.rows.is_empty() {
             return;
         }
         let rows = std::mem::take(&mut self.rows);
         self.delivered += rows.len() as u64;
-        let DumpRequest { reason, poll, .. } = *self.request;
+        let DumpRequest { netns_inode, reason, poll, .. } = *self.request;
         sink.take(RowChunk { reason, poll, netns_inode, rows: Arc::new(rows) });
     }
 }

@@ -1,4 +1,4 @@
-//! Records: one decoded message plus its context becomes the bytes of one `XtcpFlatRecord`.
+//! Records: one message plus its context becomes the bytes of one `XtcpFlatRecord`.
 
 use std::ops::Range;
 pub mod builder;
@@ -17,6 +17,12 @@ impl Rows {
     pub fn push(&mut self, record: &impl prost::Message) {
         self.bytes.reserve(record.encoded_len());
         record.encode_raw(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Adds one record that is encoded.
+    pub fn push_encoded(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
         self.ends.push(self.bytes.len());
     }
 

@@ -41,17 +41,22 @@ mod tests {
     use std::fmt::Write as _;
 
     use prometheus::proto::MetricType;
-    use xtcp_inet_diag::message;
+    use xtcp_inet_diag::attr::info::AccEcnLayout;
+    use xtcp_inet_diag::wire::{Context, Findings, Row};
 
     use super::*;
 
-    /// A socket's header, an attribute that nobody knows, and a `meminfo` that cannot be one.
-    fn odd_message() -> Vec<u8> {
+    /// Of a socket's header, an attribute that nobody knows, and a `meminfo` that cannot be one.
+    fn odd_findings() -> Findings {
         let attribute = |kind: u16, payload: &[u8]| {
             let length = u16::try_from(4 + payload.len()).unwrap();
             [&length.to_ne_bytes()[..], &kind.to_ne_bytes()[..], payload].concat()
         };
-        [vec![0; 72], attribute(200, &[0; 4]), attribute(1, &[0; 3])].concat()
+        let message = [vec![0; 72], attribute(200, &[0; 4]), attribute(1, &[0; 3])].concat();
+        let context =
+            Context { before: &[], counter: 0, between: &[], after: &[], accecn: AccEcnLayout::BitFields };
+        let row = Row::new(&message).unwrap();
+        row.write(&context, &mut vec![0; row.room(&context)]).unwrap().findings
     }
 
     /// The page as it is after every kind of thing has happened.
@@ -59,7 +64,7 @@ mod tests {
         let registry = crate::metrics::registry("0.0.0").unwrap();
         let meters = Meters::register(&registry).unwrap();
         meters.sinks.sink("nats:127.0.0.1:4222");
-        meters.collector.attributes(&message::decode(&odd_message()).unwrap());
+        meters.collector.attributes(&odd_findings());
         registry
     }
 

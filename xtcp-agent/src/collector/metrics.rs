@@ -1,7 +1,7 @@
 //! What the collectors count.
 
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, Registry, histogram_opts, opts};
-use xtcp_inet_diag::message::Decoded;
+use xtcp_inet_diag::wire::Findings;
 
 use super::exchange::Fault;
 use crate::netns::enter::EnterError;
@@ -168,7 +168,8 @@ impl CollectorMetrics {
         self.lookups.with_label_values(&[result]).inc();
     }
 
-    pub(super) fn malformed_row(&self) {
+    pub(super) fn malformed_row(&self, error: &impl std::error::Error) {
+        tracing::debug!(%error, "malformed inet_diag row");
         self.malformed_rows.inc();
     }
 
@@ -184,15 +185,15 @@ impl CollectorMetrics {
         self.foreign_messages.inc();
     }
 
-    pub(crate) fn attributes(&self, decoded: &Decoded<'_>) {
-        for (tally, counter) in
-            [(&decoded.unknown, &self.unknown_attributes), (&decoded.malformed, &self.malformed_attributes)]
+    pub(crate) fn attributes(&self, findings: &Findings) {
+        let Findings { unknown, malformed, damage } = findings;
+        for (tally, counter) in [(unknown, &self.unknown_attributes), (malformed, &self.malformed_attributes)]
         {
             for (number, count) in tally.iter() {
                 counter.with_label_values(&[&number.to_string()]).inc_by(u64::from(count));
             }
         }
-        if let Some(damage) = decoded.damage {
+        if let Some(damage) = damage {
             tracing::debug!(?damage, "inet_diag attributes end early");
             self.malformed_attributes.with_label_values(&["length"]).inc();
         }

@@ -1,21 +1,15 @@
-//! One decoded message plus its context becomes one `XtcpFlatRecord`.
+//! One row of the kernel plus its context becomes one `XtcpFlatRecord`'s bytes.
 //!
-//! Destructures the decoder's structs in full: an attribute or a field that the decoder learns and this forgets does
-//! not compile.
+//! Which field gets which of the kernel's numbers is said in [`xtcp_inet_diag::wire`]; here is what the kernel does not
+//! say. It is encoded once for a request, and copied for each of its rows.
 
-use xtcp_inet_diag::attr::info::{AccEcn, AccEcnLayout, TcpInfo};
-use xtcp_inet_diag::attr::{
-    Attributes, bbr_info::BbrInfo, dctcp_info::DctcpInfo, meminfo::MemInfo, sk_meminfo::SkMemInfo,
-    vegas_info::VegasInfo,
-};
-use xtcp_inet_diag::message::{Decoded, Header};
-use xtcp_inet_diag::socket_id::SocketId;
+use prost::Message;
+use xtcp_inet_diag::attr::info::AccEcnLayout;
+use xtcp_inet_diag::wire::{self, Findings, NoRoom, Written};
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
-use xtcp_proto::flat_record::v1::xtcp_flat_record::{
-    CongestionAlgorithm, OwnerSource, RecordMethod, RecordReason,
-};
+use xtcp_proto::flat_record::v1::xtcp_flat_record::{OwnerSource, RecordMethod, RecordReason};
 
-use super::Reason;
+use super::{Reason, Rows};
 use crate::connections::Owner;
 use crate::netns::NetnsId;
 
@@ -71,110 +65,118 @@ pub struct RowFields<'a> {
     pub owner: Option<&'a Owner>,
 }
 
-/// Makes records; keeps what all of them share.
+/// Makes records; keeps what all of an agent's share.
 #[derive(Clone, Debug)]
 pub struct Builder {
-    shared: XtcpFlatRecord,
+    host: HostFields,
     accecn: AccEcnLayout,
 }
 
 impl Builder {
-    /// `kernel` is (major, minor) of the running kernel: it alone tells how the last word of `tcp_info` is packed.
+    /// `kernel` is (major, minor) of the kernel that sends the rows: it alone tells how the last word of `tcp_info` is
+    /// packed.
     pub fn new(host: HostFields, kernel: (u32, u32)) -> Self {
-        let HostFields { hostname, location, label, tag, boot_id, agent_instance } = host;
-        let shared = XtcpFlatRecord {
-            schema_version: SCHEMA_VERSION,
-            daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
-            hostname,
-            location,
-            label,
-            tag,
-            boot_id,
-            agent_instance,
-            ..XtcpFlatRecord::default()
-        };
         let accecn = if kernel < (7, 0) { AccEcnLayout::Halves } else { AccEcnLayout::BitFields };
-        Self { shared, accecn }
+        Self { host, accecn }
     }
 
-    /// One row.
-    pub fn build(&self, decoded: &Decoded<'_>, context: &Context<'_>, row: RowFields<'_>) -> XtcpFlatRecord {
+    /// What the rows of one request have in common.
+    pub fn template(&self, context: &Context<'_>) -> Template {
+        let HostFields { hostname, location, label, tag, boot_id, agent_instance } = self.host.clone();
         let Context { timestamp_ns, netns, netns_id, reason, method, poll, socket_fd, netlinker_id } =
             *context;
-        let mut record = XtcpFlatRecord {
+        let before = XtcpFlatRecord {
+            schema_version: SCHEMA_VERSION,
+            daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
             timestamp_ns,
+            hostname,
+            location,
             netns: netns.to_owned(),
             netns_inode: u64::from(netns_id.inode),
-            netns_cookie: netns_id.cookie,
+            label,
+            tag,
+            ..XtcpFlatRecord::default()
+        };
+        let between = XtcpFlatRecord { socket_fd, netlinker_id, ..XtcpFlatRecord::default() };
+        let after = XtcpFlatRecord {
             record_reason: reason_of(reason).into(),
             record_method: method.into(),
             poll_number: poll,
-            socket_fd,
-            netlinker_id,
-            record_counter: row.counter,
-            event_sequence: row.event_sequence,
-            ..self.shared.clone()
+            boot_id,
+            agent_instance,
+            netns_cookie: netns_id.cookie,
+            ..XtcpFlatRecord::default()
         };
-        if let Some(owner) = row.owner {
-            record.pid = owner.pid;
-            record.comm = owner.comm();
-            // The two packages number the sources alike.
-            record.owner_source =
-                OwnerSource::try_from(owner.source as i32).unwrap_or(OwnerSource::Unspecified).into();
+        Template {
+            before: before.encode_to_vec(),
+            between: between.encode_to_vec(),
+            after_encoded: after.encode_to_vec(),
+            after,
+            accecn: self.accecn,
+            scratch: Vec::new(),
         }
-        header(&mut record, &decoded.header);
-        self.attributes(&mut record, &decoded.attributes);
-        record
     }
+}
 
-    fn attributes(&self, record: &mut XtcpFlatRecord, attributes: &Attributes<'_>) {
-        let Attributes {
-            meminfo,
-            info,
-            vegas_info,
-            cong,
-            tos,
-            tclass,
-            sk_meminfo,
-            shutdown,
-            dctcp_info,
-            protocol,
-            sk_v6only,
-            // SCTP's; no TCP socket has them.
-            locals: _,
-            peers: _,
-            mark,
-            bbr_info,
-            class_id,
-            // Secrets and foreign programs' data: not exported.
-            md5sig: _,
-            ulp_info,
-            sk_bpf_storages: _,
-            cgroup_id,
-            sockopt,
-        } = attributes;
-        if let Some(info) = info {
-            tcp_info(record, info);
-            accecn(record, info, self.accecn);
+/// Turns the rows of one request into records. To make records of payloads: [`wire::Row::new`], then [`append`].
+///
+/// [`append`]: Self::append
+#[derive(Clone, Debug)]
+pub struct Template {
+    before: Vec<u8>,
+    between: Vec<u8>,
+    after: XtcpFlatRecord,
+    after_encoded: Vec<u8>,
+    accecn: AccEcnLayout,
+    scratch: Vec<u8>,
+}
+
+impl Template {
+    /// Adds a row's record to `rows`; what was found wrong with its attributes.
+    pub fn append(
+        &mut self,
+        row: &wire::Row<'_>,
+        fields: RowFields<'_>,
+        rows: &mut Rows,
+    ) -> Result<Findings, NoRoom> {
+        let RowFields { counter, event_sequence, owner } = fields;
+        let own;
+        let after = if event_sequence == 0 && owner.is_none() {
+            &self.after_encoded
+        } else {
+            own = with_owner(self.after.clone(), event_sequence, owner).encode_to_vec();
+            &own
+        };
+        let context = wire::Context {
+            before: &self.before,
+            counter,
+            between: &self.between,
+            after,
+            accecn: self.accecn,
+        };
+        let room = row.room(&context);
+        if self.scratch.len() < room {
+            self.scratch.resize(room, 0);
         }
-        if let Some(cong) = cong {
-            cong.0.clone_into(&mut record.congestion_algorithm_string);
-            record.congestion_algorithm_enum = congestion_enum(cong.0).into();
-        }
-        congestion_details(record, vegas_info.as_ref(), dctcp_info.as_ref(), bbr_info.as_ref());
-        memory(record, meminfo.as_ref(), sk_meminfo.as_ref());
-        record.type_of_service = tos.map_or(0, |tos| tos.0.into());
-        record.traffic_class = tclass.map_or(0, |tclass| tclass.0.into());
-        record.shutdown_state = shutdown.map_or(0, |shutdown| shutdown.0.into());
-        record.class_id = class_id.map_or(0, |class_id| class_id.0);
-        record.sock_opt = sockopt.map_or(0, |sockopt| sockopt.raw.into());
-        record.c_group = cgroup_id.map_or(0, |cgroup_id| cgroup_id.0);
-        record.mark = mark.map_or(0, |mark| mark.0);
-        record.skv6only = sk_v6only.map(|only| only.0);
-        record.inet_diag_protocol = protocol.map_or(0, |protocol| protocol.0.into());
-        if let Some(name) = ulp_info.and_then(|ulp| ulp.name) {
-            name.clone_into(&mut record.ulp_name);
-        }
+        let Written { len, findings } = row.write(&context, &mut self.scratch)?;
+        rows.push_encoded(self.scratch.get(..len).unwrap_or_default());
+        Ok(findings)
+    }
+}
+
+fn with_owner(after: XtcpFlatRecord, event_sequence: u64, owner: Option<&Owner>) -> XtcpFlatRecord {
+    let after = XtcpFlatRecord { event_sequence, ..after };
+    match owner {
+        Some(owner) => XtcpFlatRecord {
+            pid: owner.pid,
+            comm: owner.comm(),
+            // The two packages number the sources alike.
+            owner_source: OwnerSource::try_from(owner.source as i32)
+                .unwrap_or(OwnerSource::Unspecified)
+                .into(),
+            ..after
+        },
+        None => after,
     }
 }
 
@@ -187,253 +189,85 @@ fn reason_of(reason: Reason) -> RecordReason {
     }
 }
 
-fn congestion_enum(name: &str) -> CongestionAlgorithm {
-    match name {
-        "cubic" => CongestionAlgorithm::Cubic,
-        "dctcp" => CongestionAlgorithm::Dctcp,
-        "vegas" => CongestionAlgorithm::Vegas,
-        "prague" => CongestionAlgorithm::Prague,
-        "bbr" => CongestionAlgorithm::Bbr1,
-        "bbr2" => CongestionAlgorithm::Bbr2,
-        "bbr3" => CongestionAlgorithm::Bbr3,
-        _ => CongestionAlgorithm::Unspecified,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use xtcp_proto::event::v1;
 
-fn header(record: &mut XtcpFlatRecord, header: &Header) {
-    let Header { family, state, timer, retrans, id, expires_ms, rqueue, wqueue, uid, inode } = *header;
-    let SocketId { source_port, destination_port, source, destination, interface, cookie } = id;
-    record.inet_diag_msg_family = family.into();
-    record.inet_diag_msg_state = state.into();
-    record.inet_diag_msg_timer = timer.into();
-    record.inet_diag_msg_retrans = retrans.into();
-    record.inet_diag_msg_socket_source_port = source_port.into();
-    record.inet_diag_msg_socket_destination_port = destination_port.into();
-    record.inet_diag_msg_socket_source = source.to_vec();
-    record.inet_diag_msg_socket_destination = destination.to_vec();
-    record.inet_diag_msg_socket_interface = interface;
-    record.inet_diag_msg_socket_cookie = cookie;
-    record.inet_diag_msg_expires = expires_ms;
-    record.inet_diag_msg_rqueue = rqueue;
-    record.inet_diag_msg_wqueue = wqueue;
-    record.inet_diag_msg_uid = uid;
-    record.inet_diag_msg_inode = inode;
-}
+    use super::*;
 
-fn memory(record: &mut XtcpFlatRecord, meminfo: Option<&MemInfo>, sk_meminfo: Option<&SkMemInfo>) {
-    if let Some(&MemInfo { rmem_bytes, wmem_bytes, fmem_bytes, tmem_bytes }) = meminfo {
-        record.mem_info_rmem = rmem_bytes;
-        record.mem_info_wmem = wmem_bytes;
-        record.mem_info_fmem = fmem_bytes;
-        record.mem_info_tmem = tmem_bytes;
-    }
-    if let Some(&SkMemInfo {
-        rmem_alloc_bytes,
-        rcvbuf_bytes,
-        wmem_alloc_bytes,
-        sndbuf_bytes,
-        fwd_alloc_bytes,
-        wmem_queued_bytes,
-        optmem_bytes,
-        backlog_bytes,
-        drops,
-    }) = sk_meminfo
-    {
-        record.sk_mem_info_rmem_alloc = rmem_alloc_bytes.unwrap_or(0);
-        record.sk_mem_info_rcv_buf = rcvbuf_bytes.unwrap_or(0);
-        record.sk_mem_info_wmem_alloc = wmem_alloc_bytes.unwrap_or(0);
-        record.sk_mem_info_snd_buf = sndbuf_bytes.unwrap_or(0);
-        record.sk_mem_info_fwd_alloc = fwd_alloc_bytes.unwrap_or(0);
-        record.sk_mem_info_wmem_queued = wmem_queued_bytes.unwrap_or(0);
-        record.sk_mem_info_optmem = optmem_bytes.unwrap_or(0);
-        record.sk_mem_info_backlog = backlog_bytes.unwrap_or(0);
-        record.sk_mem_info_drops = drops.unwrap_or(0);
-        if meminfo.is_none() {
-            // The same four numbers (inet_diag_msg_attrs_fill): asking for both would cost 54 ns a socket more.
-            record.mem_info_rmem = record.sk_mem_info_rmem_alloc;
-            record.mem_info_wmem = record.sk_mem_info_wmem_queued;
-            record.mem_info_fmem = record.sk_mem_info_fwd_alloc;
-            record.mem_info_tmem = record.sk_mem_info_wmem_alloc;
+    fn host() -> HostFields {
+        HostFields {
+            hostname: "host".to_owned(),
+            location: "location".to_owned(),
+            label: "label".to_owned(),
+            tag: "tag".to_owned(),
+            boot_id: "boot".to_owned(),
+            agent_instance: "instance".to_owned(),
         }
     }
-}
 
-fn congestion_details(
-    record: &mut XtcpFlatRecord,
-    vegas: Option<&VegasInfo>,
-    dctcp: Option<&DctcpInfo>,
-    bbr: Option<&BbrInfo<'_>>,
-) {
-    if let Some(&VegasInfo { enabled, rtt_cnt, rtt_us, min_rtt_us }) = vegas {
-        record.vegas_info_enabled = enabled;
-        record.vegas_info_rtt_cnt = rtt_cnt;
-        record.vegas_info_rtt = rtt_us;
-        record.vegas_info_min_rtt = min_rtt_us;
-    }
-    if let Some(&DctcpInfo { enabled, ce_state, alpha, ab_ecn_bytes, ab_tot_bytes }) = dctcp {
-        record.dctcp_info_enabled = enabled.into();
-        record.dctcp_info_ce_state = ce_state.into();
-        record.dctcp_info_alpha = alpha;
-        record.dctcp_info_ab_ecn = ab_ecn_bytes;
-        record.dctcp_info_ab_tot = ab_tot_bytes;
-    }
-    // The tail is of versions whose fields the contract has no columns for.
-    if let Some(&BbrInfo { bw_lo, bw_hi, min_rtt_us, pacing_gain, cwnd_gain, tail: _ }) = bbr {
-        record.bbr_info_bw_lo = bw_lo;
-        record.bbr_info_bw_hi = bw_hi;
-        record.bbr_info_min_rtt = min_rtt_us;
-        record.bbr_info_pacing_gain = pacing_gain;
-        record.bbr_info_cwnd_gain = cwnd_gain;
-    }
-}
+    const CONTEXT: Context<'_> = Context {
+        timestamp_ns: 1,
+        netns: "blue",
+        netns_id: NetnsId { inode: 2, cookie: 3 },
+        reason: Reason::TcpState,
+        method: RecordMethod::Lookup,
+        poll: 4,
+        socket_fd: 5,
+        netlinker_id: 6,
+    };
 
-fn accecn(record: &mut XtcpFlatRecord, info: &TcpInfo, layout: AccEcnLayout) {
-    if let Some(AccEcn { ecn_mode, opt_seen, fail_mode, options2 }) = info.accecn(layout) {
-        record.tcp_info_ecn_mode = ecn_mode.map(u32::from);
-        record.tcp_info_accecn_opt_seen = opt_seen.into();
-        record.tcp_info_accecn_fail_mode = fail_mode.into();
-        record.tcp_info_options2 = options2.unwrap_or(0);
-    }
-}
+    #[test]
+    fn a_record_says_what_its_context_and_its_row_are() {
+        let mut template = Builder::new(host(), (6, 18)).template(&CONTEXT);
+        let mut comm = [0; 16];
+        comm[..4].copy_from_slice(b"curl");
+        let owner = Owner { pid: 9, comm, source: v1::OwnerSource::Connect, exit_signal: 0 };
+        let mut payload = [0; 72];
+        payload[1] = 10;
+        let row = wire::Row::new(&payload).unwrap();
+        let mut rows = Rows::default();
+        let fields = RowFields { counter: 7, event_sequence: 8, owner: Some(&owner) };
+        template.append(&row, fields, &mut rows).unwrap();
+        template.append(&row, RowFields { counter: 8, ..RowFields::default() }, &mut rows).unwrap();
 
-#[expect(clippy::too_many_lines, reason = "one line a field of a long struct")]
-fn tcp_info(record: &mut XtcpFlatRecord, info: &TcpInfo) {
-    let TcpInfo {
-        state,
-        ca_state,
-        retransmits,
-        probes,
-        backoff,
-        options,
-        wscales: _,
-        delivery_flags: _,
-        rto_us,
-        ato_us,
-        snd_mss_bytes,
-        rcv_mss_bytes,
-        unacked,
-        sacked,
-        lost,
-        retrans,
-        fackets,
-        last_data_sent_ms,
-        last_ack_sent_ms: _,
-        last_data_recv_ms,
-        last_ack_recv_ms,
-        pmtu_bytes,
-        rcv_ssthresh_bytes,
-        rtt_us,
-        rttvar_us,
-        snd_ssthresh,
-        snd_cwnd,
-        advmss_bytes,
-        reordering,
-        rcv_rtt_us,
-        rcv_space_bytes,
-        total_retrans,
-        pacing_rate_bytes_per_s,
-        max_pacing_rate_bytes_per_s,
-        bytes_acked,
-        bytes_received,
-        segs_out,
-        segs_in,
-        notsent_bytes,
-        min_rtt_us,
-        data_segs_in,
-        data_segs_out,
-        delivery_rate_bytes_per_s,
-        busy_time_us,
-        rwnd_limited_us,
-        sndbuf_limited_us,
-        delivered,
-        delivered_ce,
-        bytes_sent,
-        bytes_retrans,
-        dsack_dups,
-        reord_seen,
-        rcv_ooopack,
-        snd_wnd_bytes,
-        rcv_wnd_bytes,
-        rehash,
-        total_rto,
-        total_rto_recoveries,
-        total_rto_time_ms,
-        received_ce,
-        delivered_e1_bytes,
-        delivered_e0_bytes,
-        delivered_ce_bytes,
-        received_e1_bytes,
-        received_e0_bytes,
-        received_ce_bytes,
-        accecn_word: _,
-    } = *info;
-    record.tcp_info_state = state.map_or(0, u32::from);
-    record.tcp_info_ca_state = ca_state.map_or(0, u32::from);
-    record.tcp_info_retransmits = retransmits.map_or(0, u32::from);
-    record.tcp_info_probes = probes.map_or(0, u32::from);
-    record.tcp_info_backoff = backoff.map_or(0, u32::from);
-    record.tcp_info_options = options.map_or(0, u32::from);
-    record.tcp_info_rto = rto_us.unwrap_or(0);
-    record.tcp_info_ato = ato_us.unwrap_or(0);
-    record.tcp_info_snd_mss = snd_mss_bytes.unwrap_or(0);
-    record.tcp_info_rcv_mss = rcv_mss_bytes.unwrap_or(0);
-    record.tcp_info_unacked = unacked.unwrap_or(0);
-    record.tcp_info_sacked = sacked.unwrap_or(0);
-    record.tcp_info_lost = lost.unwrap_or(0);
-    record.tcp_info_retrans = retrans.unwrap_or(0);
-    record.tcp_info_fackets = fackets.unwrap_or(0);
-    record.tcp_info_last_data_sent = last_data_sent_ms.unwrap_or(0);
-    record.tcp_info_last_data_recv = last_data_recv_ms.unwrap_or(0);
-    record.tcp_info_last_ack_recv = last_ack_recv_ms.unwrap_or(0);
-    record.tcp_info_pmtu = pmtu_bytes.unwrap_or(0);
-    record.tcp_info_rcv_ssthresh = rcv_ssthresh_bytes.unwrap_or(0);
-    record.tcp_info_rtt = rtt_us.unwrap_or(0);
-    record.tcp_info_rtt_var = rttvar_us.unwrap_or(0);
-    record.tcp_info_snd_ssthresh = snd_ssthresh.unwrap_or(0);
-    record.tcp_info_snd_cwnd = snd_cwnd.unwrap_or(0);
-    record.tcp_info_adv_mss = advmss_bytes.unwrap_or(0);
-    record.tcp_info_reordering = reordering.unwrap_or(0);
-    record.tcp_info_rcv_rtt = rcv_rtt_us.unwrap_or(0);
-    record.tcp_info_rcv_space = rcv_space_bytes.unwrap_or(0);
-    record.tcp_info_total_retrans = total_retrans.unwrap_or(0);
-    record.tcp_info_pacing_rate = pacing_rate_bytes_per_s.unwrap_or(0);
-    record.tcp_info_max_pacing_rate = max_pacing_rate_bytes_per_s.unwrap_or(0);
-    record.tcp_info_bytes_acked = bytes_acked.unwrap_or(0);
-    record.tcp_info_bytes_received = bytes_received.unwrap_or(0);
-    record.tcp_info_segs_out = segs_out.unwrap_or(0);
-    record.tcp_info_segs_in = segs_in.unwrap_or(0);
-    record.tcp_info_not_sent_bytes = notsent_bytes.unwrap_or(0);
-    record.tcp_info_min_rtt = min_rtt_us.unwrap_or(0);
-    record.tcp_info_data_segs_in = data_segs_in.unwrap_or(0);
-    record.tcp_info_data_segs_out = data_segs_out.unwrap_or(0);
-    record.tcp_info_delivery_rate = delivery_rate_bytes_per_s.unwrap_or(0);
-    record.tcp_info_busy_time = busy_time_us.unwrap_or(0);
-    record.tcp_info_rwnd_limited = rwnd_limited_us.unwrap_or(0);
-    record.tcp_info_sndbuf_limited = sndbuf_limited_us.unwrap_or(0);
-    record.tcp_info_delivered = delivered.unwrap_or(0);
-    record.tcp_info_delivered_ce = delivered_ce.unwrap_or(0);
-    record.tcp_info_bytes_sent = bytes_sent.unwrap_or(0);
-    record.tcp_info_bytes_retrans = bytes_retrans.unwrap_or(0);
-    record.tcp_info_dsack_dups = dsack_dups.unwrap_or(0);
-    record.tcp_info_reord_seen = reord_seen.unwrap_or(0);
-    record.tcp_info_rcv_ooopack = rcv_ooopack.unwrap_or(0);
-    record.tcp_info_snd_wnd = snd_wnd_bytes.unwrap_or(0);
-    record.tcp_info_rcv_wnd = rcv_wnd_bytes.unwrap_or(0);
-    record.tcp_info_rehash = rehash.unwrap_or(0);
-    record.tcp_info_total_rto = total_rto.map_or(0, u32::from);
-    record.tcp_info_total_rto_recoveries = total_rto_recoveries.map_or(0, u32::from);
-    record.tcp_info_total_rto_time = total_rto_time_ms.unwrap_or(0);
-    record.tcp_info_received_ce = received_ce.unwrap_or(0);
-    record.tcp_info_delivered_e1_bytes = delivered_e1_bytes.unwrap_or(0);
-    record.tcp_info_delivered_e0_bytes = delivered_e0_bytes.unwrap_or(0);
-    record.tcp_info_delivered_ce_bytes = delivered_ce_bytes.unwrap_or(0);
-    record.tcp_info_received_e1_bytes = received_e1_bytes.unwrap_or(0);
-    record.tcp_info_received_e0_bytes = received_e0_bytes.unwrap_or(0);
-    record.tcp_info_received_ce_bytes = received_ce_bytes.unwrap_or(0);
-    // The kernel never sets tcpi_last_ack_sent.
-    record.tcp_info_last_ack_sent = 0;
-    record.tcp_info_send_scale = info.snd_wscale().map_or(0, u32::from);
-    record.tcp_info_rcv_scale = info.rcv_wscale().map_or(0, u32::from);
-    record.tcp_info_delivery_rate_app_limited = info.delivery_rate_app_limited().map_or(0, u32::from);
-    record.tcp_info_fast_open_client_failed = info.fastopen_client_fail().map_or(0, u32::from);
+        let first = XtcpFlatRecord {
+            schema_version: 1,
+            daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
+            timestamp_ns: 1,
+            hostname: "host".to_owned(),
+            location: "location".to_owned(),
+            netns: "blue".to_owned(),
+            netns_inode: 2,
+            label: "label".to_owned(),
+            tag: "tag".to_owned(),
+            record_counter: 7,
+            socket_fd: 5,
+            netlinker_id: 6,
+            inet_diag_msg_state: 10,
+            inet_diag_msg_socket_source: vec![0; 16],
+            inet_diag_msg_socket_destination: vec![0; 16],
+            record_reason: RecordReason::TcpState.into(),
+            record_method: RecordMethod::Lookup.into(),
+            poll_number: 4,
+            event_sequence: 8,
+            pid: 9,
+            comm: "curl".to_owned(),
+            owner_source: OwnerSource::Connect.into(),
+            boot_id: "boot".to_owned(),
+            agent_instance: "instance".to_owned(),
+            netns_cookie: 3,
+            ..XtcpFlatRecord::default()
+        };
+        let second = XtcpFlatRecord {
+            record_counter: 8,
+            event_sequence: 0,
+            pid: 0,
+            comm: String::new(),
+            owner_source: 0,
+            ..first.clone()
+        };
+        // Bytes, not records: the order of the fields is part of it.
+        assert_eq!(rows.iter().collect::<Vec<_>>(), [first.encode_to_vec(), second.encode_to_vec()]);
+    }
 }
