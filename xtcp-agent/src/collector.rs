@@ -141,6 +141,7 @@ impl Collector {
                 reason: request.reason,
                 method: method_of(&request.scope),
                 poll: request.poll,
+                dump: 0,
                 socket_fd: exchange::descriptor(&visit.socket),
                 netlinker_id: self.number,
             };

@@ -124,6 +124,20 @@ impl<'a> Row<'a> {
         u32::at(self.header, 68).unwrap_or_default()
     }
 
+    /// What [`write`](Self::write) would find wrong with the attributes.
+    pub fn findings(&self) -> Findings {
+        self.walk().1
+    }
+
+    #[inline]
+    fn walk(&self) -> (Places<'a>, Findings) {
+        let mut places = Places::default();
+        let mut findings = Findings::default();
+        let Findings { unknown, malformed, damage } = &mut findings;
+        *damage = attr::walk(self.attributes, &mut places, unknown, malformed);
+        (places, findings)
+    }
+
     /// Bytes of room that [`write`](Self::write) asks for: more than the record will have.
     #[inline]
     pub fn room(&self, context: &Context<'_>) -> usize {
@@ -139,10 +153,7 @@ impl<'a> Row<'a> {
         if out.len() < wanted {
             return Err(NoRoom { wanted, available: out.len() });
         }
-        let mut places = Places::default();
-        let mut findings = Findings::default();
-        let Findings { unknown, malformed, damage } = &mut findings;
-        *damage = attr::walk(self.attributes, &mut places, unknown, malformed);
+        let (places, findings) = self.walk();
         let mut writer = Writer::new(out);
         fields::write(&mut writer, self.header, &places, context);
         Ok(Written { len: writer.len(), findings })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use xtcp_inet_diag::framing::{Message, Messages};
-use xtcp_inet_diag::message;
+use xtcp_inet_diag::wire::Row;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::RecordMethod;
 
 use super::dumps::{Dumps, Origin};
@@ -15,7 +15,7 @@ use crate::marshaller::Marshaller;
 use crate::netns::NetnsId;
 use crate::pcap::{CaptureError, NETLINK_SOCK_DIAG, Reader};
 use crate::printer::{Marshalled, PrintError, Printer, standard_output};
-use crate::record::builder::{Builder, Context, HostFields, RowFields};
+use crate::record::builder::{Builder, Context, HostFields, RowFields, Template};
 use crate::record::{Reason, Rows};
 
 /// Rows are handed on in chunks of at most this many.
@@ -52,7 +52,8 @@ pub(super) fn decode(what: &Decode) -> ExitCode {
         Err(error) => return fail(&format!("standard output: {error}")),
     };
     let mut worst = Verdict::Fine;
-    let mut run = Run { what, builder: Builder::new(what.host.clone(), what.kernel), counter: 0 };
+    let mut run =
+        Run { what, builder: Builder::new(what.host.clone(), what.kernel), template: None, counter: 0 };
     for file in &what.files {
         match run.file(file, &mut printer) {
             Ok(verdict) => worst = worst.max(verdict),
@@ -77,6 +78,8 @@ fn say(text: &str) {
 struct Run<'a> {
     what: &'a Decode,
     builder: Builder,
+    /// Of the answer at hand.
+    template: Option<((Origin, u32), Template)>,
     counter: u64,
 }
 
@@ -168,34 +171,48 @@ impl Run<'_> {
         rows: &mut Rows,
     ) {
         let Some((origin, payload)) = dumps.take(timestamp_ns, message) else { return };
-        let Ok(decoded) = message::decode(payload) else {
+        let Ok(row) = Row::new(payload) else {
             summary.malformed_rows += 1;
             return;
         };
         summary.rows += 1;
-        summary.attributes(&decoded);
         if self.what.dump.is_some_and(|wanted| wanted != origin.dump) {
+            summary.attributes(&row.findings());
             return;
         }
-        summary.printed += 1;
         self.counter += 1;
-        // `origin.protocol` is what tells an MPTCP socket's INFO from a TCP socket's.
-        let Origin { dump, timestamp_ns, protocol: _, lookup } = origin;
-        let name = if netns_inode == 0 { String::new() } else { format!("netns:[{netns_inode}]") };
-        let context = Context {
-            timestamp_ns,
-            netns: &name,
-            netns_id: NetnsId { inode: netns_inode, cookie: 0 },
-            reason: Reason::Requested,
-            method: method(dump, lookup),
-            poll: 0,
-            socket_fd: 0,
-            netlinker_id: 0,
-        };
-        let row = RowFields { counter: self.counter, ..RowFields::default() };
-        let mut record = self.builder.build(&decoded, &context, row);
-        record.dump_number = dump;
-        rows.push(&record);
+        let fields = RowFields { counter: self.counter, ..RowFields::default() };
+        match self.template(origin, netns_inode).append(&row, fields, rows) {
+            Ok(findings) => {
+                summary.printed += 1;
+                summary.attributes(&findings);
+            }
+            Err(error) => say(&format!("error: {error}")),
+        }
+    }
+
+    /// What the rows of one answer have in common.
+    fn template(&mut self, origin: Origin, netns_inode: u32) -> &mut Template {
+        let Self { builder, template, .. } = self;
+        let known = template.take().filter(|(of, _)| *of == (origin, netns_inode));
+        let (_, template) = template.insert(known.unwrap_or_else(|| {
+            // `origin.protocol` is what tells an MPTCP socket's INFO from a TCP socket's.
+            let Origin { dump, timestamp_ns, protocol: _, lookup } = origin;
+            let name = if netns_inode == 0 { String::new() } else { format!("netns:[{netns_inode}]") };
+            let context = Context {
+                timestamp_ns,
+                netns: &name,
+                netns_id: NetnsId { inode: netns_inode, cookie: 0 },
+                reason: Reason::Requested,
+                method: method(dump, lookup),
+                poll: 0,
+                dump,
+                socket_fd: 0,
+                netlinker_id: 0,
+            };
+            ((origin, netns_inode), builder.template(&context))
+        }));
+        template
     }
 }
 

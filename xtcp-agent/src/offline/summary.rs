@@ -5,7 +5,7 @@ use std::fmt;
 
 use nix::errno::Errno;
 use xtcp_inet_diag::attr::{self, Tally};
-use xtcp_inet_diag::message::Decoded;
+use xtcp_inet_diag::wire::Findings;
 
 use super::dumps::Counts;
 
@@ -37,10 +37,11 @@ pub(super) struct Summary {
 
 impl Summary {
     /// Takes in how the attributes of a row were.
-    pub(super) fn attributes(&mut self, decoded: &Decoded<'_>) {
-        self.damaged_rows += u64::from(decoded.damage.is_some());
-        count(&decoded.malformed, &mut self.malformed, &mut self.malformed_others);
-        count(&decoded.unknown, &mut self.unknown, &mut self.unknown_others);
+    pub(super) fn attributes(&mut self, findings: &Findings) {
+        let Findings { unknown, malformed, damage } = findings;
+        self.damaged_rows += u64::from(damage.is_some());
+        count(malformed, &mut self.malformed, &mut self.malformed_others);
+        count(unknown, &mut self.unknown, &mut self.unknown_others);
     }
 
     /// Anything was not as the kernel writes it.

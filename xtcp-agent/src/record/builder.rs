@@ -48,6 +48,8 @@ pub struct Context<'a> {
     pub method: RecordMethod,
     /// Number of its poll; 0 for none.
     pub poll: u64,
+    /// Number of the dump in the file or among the requests that it belongs to, counted from 1; 0 for none.
+    pub dump: u64,
     /// Descriptor of the netlink socket.
     pub socket_fd: u64,
     /// Number of the worker.
@@ -83,7 +85,7 @@ impl Builder {
     /// What the rows of one request have in common.
     pub fn template(&self, context: &Context<'_>) -> Template {
         let HostFields { hostname, location, label, tag, boot_id, agent_instance } = self.host.clone();
-        let Context { timestamp_ns, netns, netns_id, reason, method, poll, socket_fd, netlinker_id } =
+        let Context { timestamp_ns, netns, netns_id, reason, method, poll, dump, socket_fd, netlinker_id } =
             *context;
         let before = XtcpFlatRecord {
             schema_version: SCHEMA_VERSION,
@@ -105,6 +107,7 @@ impl Builder {
             boot_id,
             agent_instance,
             netns_cookie: netns_id.cookie,
+            dump_number: dump,
             ..XtcpFlatRecord::default()
         };
         Template {
@@ -213,6 +216,7 @@ mod tests {
         reason: Reason::TcpState,
         method: RecordMethod::Lookup,
         poll: 4,
+        dump: 10,
         socket_fd: 5,
         netlinker_id: 6,
     };
@@ -257,6 +261,7 @@ mod tests {
             boot_id: "boot".to_owned(),
             agent_instance: "instance".to_owned(),
             netns_cookie: 3,
+            dump_number: 10,
             ..XtcpFlatRecord::default()
         };
         let second = XtcpFlatRecord {

@@ -71,6 +71,7 @@ fn assert_same(payload: &[u8], beside: &Beside, layout: AccEcnLayout) {
 
     let mut out = vec![0xee; row.room(&context)];
     let Written { len, findings } = row.write(&context, &mut out).unwrap();
+    assert_eq!(row.findings(), findings);
     let Findings { unknown, malformed, damage } = findings;
     assert_eq!((unknown, malformed, damage), (decoded.unknown, decoded.malformed, decoded.damage));
     let expected = reference::record(beside.record.clone(), &decoded, layout);
