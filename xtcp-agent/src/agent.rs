@@ -64,8 +64,8 @@ const GRPC_ROW_BYTES: usize = 16 << 20;
 /// Full looks without a trace after which a namespace is given up: where nothing tells of ends, and where a hook does.
 const PATIENCE: (u32, u32) = (2, 4);
 
-/// From the ring buffer to the engine, on a busy host.
-const SETTLE: Duration = Duration::from_millis(10);
+/// Longest wait for the events about the time of a dump or of a look; longer only where the engine is far behind.
+const EVENTS_WAIT: Duration = Duration::from_secs(1);
 
 /// Why the agent could not start, or ended.
 #[derive(Debug, Error)]
@@ -336,7 +336,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         clock,
         frequency: config.poll.frequency,
         reconcile: config.netns.reconcile_frequency,
-        settle: if tells_births { 2 * config.ebpf.drain_interval + SETTLE } else { Duration::ZERO },
+        settle: if tells_births { EVENTS_WAIT } else { Duration::ZERO },
     });
     Ok(Running { driver, services, delivery, sinks, events, rows, stop_services })
 }
@@ -382,8 +382,7 @@ fn schedule(config: &Config, events: bool) -> scheduler::Settings {
         lookup_delay_ns: ns(config.lookup.delay),
         lookups_per_request: 16 * usize::from(config.lookup.batch),
         lookups_per_s: config.lookup.rate,
-        // An event waits at most one drain interval in the ring buffer, then for the engine.
-        merge_delay_ns: if events { 2 * ns(config.ebpf.drain_interval) + 10_000_000 } else { 0 },
+        merge_wait_ns: if events { ns(EVENTS_WAIT) } else { 0 },
     }
 }
 

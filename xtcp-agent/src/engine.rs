@@ -109,8 +109,19 @@ impl Engine {
         if batch.lost.iter().any(|count| *count > 0) {
             self.lost(now, batch, before);
         }
+        self.parts.scheduler.told_until(batch.told_until_ktime_ns);
         self.malformed_events += batch.malformed;
         self.parts.metrics.malformed_events(batch.malformed);
+    }
+
+    /// No events will come any more: nothing waits for them.
+    pub fn no_more_events(&mut self) {
+        self.parts.scheduler.told_until(u64::MAX);
+    }
+
+    /// Whether something waits for the events of the past, so that the reader is to be asked.
+    pub fn waits_for_events(&self) -> bool {
+        self.parts.scheduler.waits_for_events()
     }
 
     /// Takes in a look at the host.

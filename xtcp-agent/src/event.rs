@@ -34,6 +34,9 @@ pub struct EventBatch {
     pub malformed: u64,
     /// `CLOCK_MONOTONIC` in nanoseconds when the last of `events` was taken.
     pub drained_ktime_ns: u64,
+    /// `CLOCK_MONOTONIC` in nanoseconds: every event of an earlier time is in this batch or in one before it. 0 when this
+    /// batch does not say, because more are to follow at once.
+    pub told_until_ktime_ns: u64,
 }
 
 impl EventBatch {

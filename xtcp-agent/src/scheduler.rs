@@ -59,6 +59,8 @@ pub struct Scheduler {
     budget: Budget,
     cost: Cost,
     decisions: Decisions,
+    /// Every event of an earlier time has been told, nanoseconds.
+    told_until: u64,
 }
 
 impl Scheduler {
@@ -75,6 +77,7 @@ impl Scheduler {
             budget: Budget::new(settings.lookups_per_s, now),
             cost: Cost::default(),
             decisions: Decisions::default(),
+            told_until: 0,
             settings,
         }
     }
@@ -160,6 +163,17 @@ impl Scheduler {
         }
     }
 
+    /// Every event of an earlier time than `until` (`CLOCK_MONOTONIC` nanoseconds) has been told; `u64::MAX` when none will
+    /// come any more.
+    pub fn told_until(&mut self, until: u64) {
+        self.told_until = self.told_until.max(until);
+    }
+
+    /// Whether a dump waits for events about its time.
+    pub fn waits_for_events(&self) -> bool {
+        self.poll.last_merge_from().is_some_and(|from| from > self.told_until)
+    }
+
     /// A client wants a poll now. Gives the poll's number; requests that wait for the same start share one.
     pub fn poll_requested(&mut self) -> u64 {
         self.poll.request()
@@ -190,7 +204,8 @@ impl Scheduler {
             return u64::MAX;
         }
         let due = self.due.front().map_or(u64::MAX, |(at, _)| *at);
-        due.min(self.poll.deadline(self.may_poll())).min(self.sweep.deadline())
+        let poll = self.poll.deadline(self.may_poll(), self.told_until, self.settings.merge_wait_ns);
+        due.min(poll).min(self.sweep.deadline())
     }
 
     /// A request ended.
@@ -205,13 +220,13 @@ impl Scheduler {
         if request.poll != 0 {
             let mut netns = self.netns.get_mut(&inode);
             let merge =
-                request.dump && completion.complete && netns.is_some() && self.settings.merge_delay_ns > 0;
+                request.dump && completion.complete && netns.is_some() && self.settings.merge_wait_ns > 0;
             if let (true, false, Some(netns)) = (request.dump, merge, &mut netns) {
                 netns.opened = None;
             }
             // A merge that does not find its sockets, and a namespace that is gone, leave nothing out.
             completion.complete |= !request.dump || netns.is_none();
-            self.poll.answered(inode, completion, merge.then_some(now + self.settings.merge_delay_ns));
+            self.poll.answered(inode, completion, merge.then_some(now));
         } else if let Some(netns) = self.netns.get_mut(&inode) {
             netns.busy = false;
             if netns.has_triggers() {
@@ -283,7 +298,8 @@ impl Scheduler {
     }
 
     fn next_of_poll(&mut self, now: u64) -> Option<DumpRequest> {
-        while let Some((inode, seen)) = self.poll.merge_due(now) {
+        while let Some((inode, seen)) = self.poll.merge_due(now, self.told_until, self.settings.merge_wait_ns)
+        {
             let Some(opened) = self.netns.get_mut(&inode).and_then(|netns| netns.opened.take()) else {
                 continue;
             };
@@ -301,7 +317,7 @@ impl Scheduler {
         }
         let inode = self.poll.next_netns()?;
         if let Some(netns) = self.netns.get_mut(&inode) {
-            netns.opened = (self.settings.merge_delay_ns > 0).then(HashMap::new);
+            netns.opened = (self.settings.merge_wait_ns > 0).then(HashMap::new);
         }
         let (reason, number) = self.poll.current();
         Some(self.dispatch(inode, Scope::Dump, reason, number, 0))

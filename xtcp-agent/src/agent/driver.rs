@@ -45,7 +45,8 @@ pub(super) struct Means {
     pub(super) clock: Arc<Clock>,
     pub(super) frequency: Duration,
     pub(super) reconcile: Duration,
-    /// How long the kernel's own word of a creation may still be on its way when a look has seen the namespace.
+    /// How long at most a look waits for the events of its time, because the kernel's own word of a creation may still be
+    /// on its way when a look has seen the namespace.
     pub(super) settle: Duration,
 }
 
@@ -59,6 +60,10 @@ pub(super) struct Driver {
     mount_looks: Vec<Instant>,
     /// Looks that wait for the events before them, and until when.
     held: VecDeque<(Instant, Snapshot)>,
+    /// Every event of an earlier time has been taken in, `CLOCK_MONOTONIC` nanoseconds.
+    told_until: u64,
+    /// The ring buffer's reader was asked for a batch, and none has come since.
+    asked: bool,
     last_poll: Option<Instant>,
     started: Instant,
     /// The first look came back: polls may begin.
@@ -88,6 +93,8 @@ impl Driver {
             wants: Wants { everything: true, ..Wants::default() },
             mount_looks: Vec::new(),
             held: VecDeque::new(),
+            told_until: 0,
+            asked: false,
             last_poll: None,
             started: Instant::now(),
             looked: false,
@@ -127,7 +134,11 @@ impl Driver {
         let now = clock::ktime_ns();
         let engine = &mut self.means.engine;
         match input {
-            Input::Events(batch) => engine.on_events(now, &batch),
+            Input::Events(batch) => {
+                engine.on_events(now, &batch);
+                self.told_until = self.told_until.max(batch.told_until_ktime_ns);
+                self.asked = false;
+            }
             Input::NoMoreEvents => self.no_more_events(),
             Input::Done(done) => {
                 // A worker that cannot go home ends.
@@ -162,7 +173,10 @@ impl Driver {
     fn act(&mut self) {
         let now = clock::ktime_ns();
         let reached = Instant::now();
-        while self.held.front().is_some_and(|(until, _)| *until <= reached)
+        while self
+            .held
+            .front()
+            .is_some_and(|(until, look)| look.ended_ktime_ns <= self.told_until || *until <= reached)
             && let Some((_, snapshot)) = self.held.pop_front()
         {
             self.means.engine.on_look(now, &snapshot);
@@ -181,6 +195,13 @@ impl Driver {
             means.rows.poll_ended(poll.number);
             means.readiness.set("polls", Ok(()));
             self.last_poll = Some(Instant::now());
+        }
+        if !self.asked
+            && (means.engine.waits_for_events() || !self.held.is_empty())
+            && let Some(drain) = &means.drain
+        {
+            drain.ask();
+            self.asked = true;
         }
         let mut wants = means.engine.take_wants();
         for (inode, drop) in std::mem::take(&mut wants.drop) {
@@ -209,6 +230,8 @@ impl Driver {
     fn no_more_events(&mut self) {
         let means = &mut self.means;
         means.batches = None;
+        means.engine.no_more_events();
+        self.told_until = u64::MAX;
         let error = match means.drain.take().map(DrainHandle::join) {
             Some(Err(error)) => error.to_string(),
             Some(Ok(())) | None => "no reason given".to_owned(),

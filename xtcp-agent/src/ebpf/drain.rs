@@ -60,15 +60,18 @@ impl Drain {
     ///
     /// When the thread or its event descriptor cannot be made.
     pub fn start(self, to: mpsc::Sender<EventBatch>) -> Result<DrainHandle, EbpfError> {
-        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(|errno| EbpfError::Reader { call: "eventfd", source: errno.into() })?;
-        let stop = Arc::new(stop);
-        let reader = Reader { drain: self, to, stop: Arc::clone(&stop), lost: None };
+        let event_fd = || {
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+                .map(Arc::new)
+                .map_err(|errno| EbpfError::Reader { call: "eventfd", source: errno.into() })
+        };
+        let (stop, ask) = (event_fd()?, event_fd()?);
+        let reader = Reader { drain: self, to, stop: Arc::clone(&stop), ask: Arc::clone(&ask), lost: None };
         let thread = thread::Builder::new()
             .name("ebpf-drain".to_owned())
             .spawn(move || reader.run())
             .map_err(|source| EbpfError::Reader { call: "thread", source })?;
-        Ok(DrainHandle { stop, thread: Some(thread) })
+        Ok(DrainHandle { stop, ask, thread: Some(thread) })
     }
 }
 
@@ -76,10 +79,18 @@ impl Drain {
 #[derive(Debug)]
 pub struct DrainHandle {
     stop: Arc<EventFd>,
+    ask: Arc<EventFd>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl DrainHandle {
+    /// Asks for a batch even if there are no events: one whose [`EventBatch::told_until_ktime_ns`] is later than this
+    /// call. Returns at once; the batch comes after the reader's delay.
+    pub fn ask(&self) {
+        // As below.
+        let _ = self.ask.write(1);
+    }
+
     /// Lets the reader take what the ring buffer holds, send it, close the channel and end. Returns at once. To lose
     /// nothing: [`Control::detach`], then this, then receive until the channel is closed.
     pub fn stop(&self) {
@@ -112,6 +123,7 @@ struct Reader {
     drain: Drain,
     to: mpsc::Sender<EventBatch>,
     stop: Arc<EventFd>,
+    ask: Arc<EventFd>,
     /// Loss counters as last reported.
     lost: Option<[u64; xtcp_common::event::kind::COUNT as usize]>,
 }
@@ -119,32 +131,52 @@ struct Reader {
 /// The receiver is gone.
 struct Closed;
 
+/// Why the reader looks into the ring buffer.
+struct Wake {
+    /// `CLOCK_MONOTONIC` nanoseconds at which it was woken, before the delay: what a program had begun to write by then
+    /// is complete when the delay is over.
+    ktime_ns: u64,
+    /// Somebody waits for a batch, also for an empty one.
+    asked: bool,
+    /// It is time to stop.
+    stopping: bool,
+}
+
 impl Reader {
     fn run(mut self) -> io::Result<()> {
         loop {
-            let stopping = self.wait()?;
-            if self.drain_all().is_err() || stopping {
+            let wake = self.wait()?;
+            if self.drain_all(&wake).is_err() || wake.stopping {
                 return Ok(());
             }
         }
     }
 
-    /// Waits until the kernel says that there is something, then for the delay in which more gathers: the kernel
-    /// wakes a reader only for the first sample after it had read them all. True when it is time to stop.
-    fn wait(&self) -> io::Result<bool> {
+    /// Waits until the kernel says that there is something, or somebody asks, then for the delay in which more gathers:
+    /// the kernel wakes a reader only for the first sample after it had read them all.
+    fn wait(&self) -> io::Result<Wake> {
         let ring = PollFd::new(self.drain.ring.as_fd(), PollFlags::POLLIN);
-        if poll_stop(&self.stop, Some(ring), PollTimeout::from(LONGEST_WAIT_MS))? {
-            return Ok(true);
+        let ask = PollFd::new(self.ask.as_fd(), PollFlags::POLLIN);
+        let stopping = poll_stop(&self.stop, [ring, ask], PollTimeout::from(LONGEST_WAIT_MS))?;
+        // Nobody asked when it would block; asks during the delay are for the next look.
+        let asked = self.ask.read().is_ok();
+        let ktime_ns = ktime_ns();
+        if stopping {
+            return Ok(Wake { ktime_ns, asked, stopping });
         }
         let delay = PollTimeout::try_from(self.drain.delay).unwrap_or(PollTimeout::from(LONGEST_WAIT_MS));
-        poll_stop(&self.stop, None, delay)
+        let stopping = poll_stop(&self.stop, [], delay)?;
+        Ok(Wake { ktime_ns, asked, stopping })
     }
 
-    fn drain_all(&mut self) -> Result<(), Closed> {
+    fn drain_all(&mut self, wake: &Wake) -> Result<(), Closed> {
         loop {
-            let batch = self.batch();
+            let mut batch = self.batch();
             let full = batch.events.len() >= EventBatch::CAPACITY;
-            if !batch.is_empty() {
+            if !full {
+                batch.told_until_ktime_ns = wake.ktime_ns;
+            }
+            if !batch.is_empty() || (wake.asked && !full) {
                 self.to.blocking_send(batch).map_err(|_| Closed)?;
             }
             if let Some(flush_log) = &mut self.drain.flush_log {
@@ -186,10 +218,14 @@ impl Reader {
     }
 }
 
-/// Waits for `other` or the timeout; true when it is time to stop.
-fn poll_stop(stop: &EventFd, other: Option<PollFd<'_>>, timeout: PollTimeout) -> io::Result<bool> {
+/// Waits for one of `others` or the timeout; true when it is time to stop.
+fn poll_stop<'a, const N: usize>(
+    stop: &'a EventFd,
+    others: [PollFd<'a>; N],
+    timeout: PollTimeout,
+) -> io::Result<bool> {
     let stop = PollFd::new(stop.as_fd(), PollFlags::POLLIN);
-    let mut fds: Vec<PollFd<'_>> = std::iter::once(stop).chain(other).collect();
+    let mut fds: Vec<PollFd<'_>> = std::iter::once(stop).chain(others).collect();
     match poll(&mut fds, timeout) {
         Ok(_) => Ok(fds.first().and_then(PollFd::any).unwrap_or(false)),
         Err(Errno::EINTR) => Ok(false),

@@ -24,7 +24,7 @@ fn filtered(include: &[&str], exclude: &[&str]) -> Engine {
         lookup_delay_ns: 0,
         lookups_per_request: 100,
         lookups_per_s: 0,
-        merge_delay_ns: 0,
+        merge_wait_ns: 0,
     };
     let mut engine = Engine::new(Parts {
         registry: Registry::new(OWN, 2),

@@ -27,6 +27,7 @@ struct Running {
     started: u64,
     queue: VecDeque<u32>,
     in_flight: usize,
+    /// Dumps that wait for the events about their time: when they ended, of whom they were, which sockets they gave.
     merges: VecDeque<(u64, u32, HashSet<u64>)>,
     rows: u64,
     netns: u64,
@@ -113,8 +114,8 @@ impl Poll {
         }
     }
 
-    /// A request of the poll ended. With `merge_at` its namespace waits for events about the dump's time.
-    pub(super) fn answered(&mut self, inode: u32, completion: Completion, merge_at: Option<u64>) {
+    /// A request of the poll ended. With `merge_from` its namespace waits for the events before that time.
+    pub(super) fn answered(&mut self, inode: u32, completion: Completion, merge_from: Option<u64>) {
         let Some(running) = &mut self.running else {
             return;
         };
@@ -123,18 +124,33 @@ impl Poll {
         if !completion.complete {
             running.missing.insert(inode);
         }
-        if let Some(at) = merge_at {
-            running.merges.push_back((at, inode, completion.seen));
+        if let Some(from) = merge_from {
+            running.merges.push_back((from, inode, completion.seen));
         }
     }
 
-    /// A namespace whose dump is old enough that all events about its time have arrived.
-    pub(super) fn merge_due(&mut self, now: u64) -> Option<(u32, HashSet<u64>)> {
-        let merges = &mut self.running.as_mut()?.merges;
-        if merges.front()?.0 > now {
-            return None;
+    /// A namespace all events of whose dump's time have been told: those before `told_until`. One that waited for the
+    /// longest time may lack sockets.
+    pub(super) fn merge_due(
+        &mut self,
+        now: u64,
+        told_until: u64,
+        longest_ns: u64,
+    ) -> Option<(u32, HashSet<u64>)> {
+        let running = self.running.as_mut()?;
+        let (from, inode) = running.merges.front().map(|(from, inode, _)| (*from, *inode))?;
+        if told_until < from {
+            if now < from.saturating_add(longest_ns) {
+                return None;
+            }
+            running.missing.insert(inode);
         }
-        merges.pop_front().map(|(_, inode, seen)| (inode, seen))
+        running.merges.pop_front().map(|(_, inode, seen)| (inode, seen))
+    }
+
+    /// The latest end of a dump that waits.
+    pub(super) fn last_merge_from(&self) -> Option<u64> {
+        self.running.as_ref()?.merges.back().map(|(from, ..)| *from)
     }
 
     /// A request of the poll was added.
@@ -145,12 +161,14 @@ impl Poll {
     }
 
     /// When something can be done next, with or without a worker for the next namespace.
-    pub(super) fn deadline(&self, may_poll: bool) -> u64 {
+    pub(super) fn deadline(&self, may_poll: bool, told_until: u64, longest_ns: u64) -> u64 {
         match &self.running {
             None if self.requested => 0,
             None => self.next_at,
             Some(running) if may_poll && !running.queue.is_empty() => 0,
-            Some(running) => running.merges.front().map_or(u64::MAX, |(at, ..)| *at),
+            Some(running) => running.merges.front().map_or(u64::MAX, |(from, ..)| {
+                if told_until < *from { from.saturating_add(longest_ns) } else { 0 }
+            }),
         }
     }
 

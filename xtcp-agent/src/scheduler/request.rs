@@ -20,8 +20,8 @@ pub struct Settings {
     pub lookups_per_request: usize,
     /// Lookups per second for all namespaces together; 0 for no limit.
     pub lookups_per_s: u32,
-    /// How long after a dump events about its time may still arrive, nanoseconds; 0 when there are no events.
-    pub merge_delay_ns: u64,
+    /// Longest wait after a dump for the events about its time, nanoseconds; 0 when there are no events.
+    pub merge_wait_ns: u64,
 }
 
 /// An exact request for one socket.

@@ -11,7 +11,7 @@ fn settings() -> Settings {
         lookup_delay_ns: MS,
         lookups_per_request: 4,
         lookups_per_s: 0,
-        merge_delay_ns: 10 * MS,
+        merge_wait_ns: 1000 * MS,
     }
 }
 
@@ -42,8 +42,9 @@ fn idle(settings: Settings, netns: &[u32]) -> Scheduler {
     while let Some(request) = scheduler.next(0) {
         scheduler.completed(0, answer(request.id, 0, &[]));
     }
-    assert!(scheduler.next(settings.merge_delay_ns).is_none());
-    assert!(scheduler.finished_polls(settings.merge_delay_ns).is_some());
+    scheduler.told_until(0);
+    assert!(scheduler.next(0).is_none());
+    assert!(scheduler.finished_polls(0).is_some());
     scheduler
 }
 
@@ -57,7 +58,7 @@ fn cookies(request: &DumpRequest) -> Vec<u64> {
 }
 
 #[test]
-fn a_poll_dumps_every_namespace_once_and_is_over_after_the_merge_delay() {
+fn a_poll_dumps_every_namespace_once_and_is_over_when_the_events_of_its_time_are_told() {
     let mut scheduler = Scheduler::new(settings(), 0, 1);
     for inode in [7, 8, 9] {
         scheduler.netns_added(0, inode, false);
@@ -70,9 +71,14 @@ fn a_poll_dumps_every_namespace_once_and_is_over_after_the_merge_delay() {
     }
     assert_eq!(asked, [7, 8, 9]);
     assert_eq!(scheduler.finished_polls(11), None);
-    assert_eq!(scheduler.deadline(), 10 + 10 * MS);
-    assert_eq!(scheduler.next(10 + 10 * MS), None);
-    let finished = scheduler.finished_polls(10 + 10 * MS).unwrap();
+    assert_eq!(scheduler.deadline(), 10 + S);
+    assert!(scheduler.waits_for_events());
+    scheduler.told_until(9);
+    assert_eq!((scheduler.next(20), scheduler.finished_polls(20)), (None, None));
+    scheduler.told_until(10);
+    assert_eq!((scheduler.deadline(), scheduler.waits_for_events()), (0, false));
+    assert_eq!(scheduler.next(20), None);
+    let finished = scheduler.finished_polls(20).unwrap();
     assert_eq!((finished.number, finished.complete, finished.rows, finished.netns), (1, true, 6, 3));
     assert_eq!(scheduler.deadline(), 5 + 10 * S);
     assert_eq!(scheduler.next(5 + 10 * S).unwrap().poll, 2);
@@ -169,18 +175,38 @@ fn a_socket_that_opens_during_the_dump_and_is_not_in_it_is_merged_into_the_poll(
     }
     scheduler.closed(7, 3);
     scheduler.completed(20, answer(dump.id, 1, &[1]));
-    // Its event arrives after the dump's end.
-    scheduler.established(30, 7, lookup(4));
-    let triggered = scheduler.next(2 * MS).unwrap();
+    // What was drained before the dump's end says nothing of its time; the event of the fourth arrives late.
+    scheduler.told_until(19);
+    assert!(scheduler.next(MS).is_none());
+    scheduler.established(500 * MS, 7, lookup(4));
+    let triggered = scheduler.next(502 * MS).unwrap();
     assert_eq!((triggered.poll, cookies(&triggered)), (0, vec![1, 2, 4]));
-    scheduler.completed(2 * MS, answer(triggered.id, 3, &[]));
-    let merge = scheduler.next(20 + 10 * MS).unwrap();
+    scheduler.completed(502 * MS, answer(triggered.id, 3, &[]));
+    assert!(scheduler.next(503 * MS).is_none() && scheduler.waits_for_events());
+    scheduler.told_until(20);
+    let merge = scheduler.next(503 * MS).unwrap();
     assert_eq!((merge.poll, merge.reason, cookies(&merge)), (1, Reason::Poll, vec![2, 4]));
-    assert_eq!(scheduler.finished_polls(11 * MS), None);
-    scheduler.completed(11 * MS, answer(merge.id, 2, &[]));
-    let finished = scheduler.finished_polls(11 * MS).unwrap();
+    assert_eq!(scheduler.finished_polls(504 * MS), None);
+    scheduler.completed(504 * MS, answer(merge.id, 2, &[]));
+    let finished = scheduler.finished_polls(504 * MS).unwrap();
     assert_eq!((finished.rows, finished.complete), (3, true));
     assert_eq!(scheduler.decisions().merged, 2);
+}
+
+#[test]
+fn a_reader_that_says_nothing_holds_up_a_poll_for_the_longest_wait_and_makes_it_incomplete() {
+    let mut scheduler = Scheduler::new(settings(), 0, 1);
+    scheduler.netns_added(0, 7, false);
+    let dump = scheduler.next(0).unwrap();
+    scheduler.established(10, 7, lookup(2));
+    scheduler.completed(20, answer(dump.id, 1, &[1]));
+    let triggered = scheduler.next(2 * MS).unwrap();
+    scheduler.completed(2 * MS, answer(triggered.id, 1, &[]));
+    assert_eq!((scheduler.next(19 + S), scheduler.deadline()), (None, 20 + S));
+    let merge = scheduler.next(20 + S).unwrap();
+    assert_eq!((merge.poll, cookies(&merge)), (1, vec![2]));
+    scheduler.completed(30 + S, answer(merge.id, 1, &[]));
+    assert!(!scheduler.finished_polls(30 + S).unwrap().complete);
 }
 
 #[test]
@@ -247,6 +273,7 @@ fn requested_polls_begin_at_once_share_a_start_and_leave_the_clock_alone() {
     assert_eq!((request.poll, request.reason), (2, Reason::Requested));
     assert_eq!(scheduler.poll_requested(), 3, "a poll that has begun is not the one asked for");
     scheduler.completed(S, answer(request.id, 0, &[]));
+    scheduler.told_until(S);
     assert_eq!(scheduler.next(S + 10 * MS), None);
     assert_eq!(scheduler.finished_polls(S + 10 * MS).unwrap().number, 2);
     assert_eq!(scheduler.next(S + 10 * MS).unwrap().poll, 3);
@@ -317,6 +344,7 @@ fn a_poll_is_complete_without_a_namespace_that_was_dying_when_it_was_asked() {
     scheduler.completed(S, Completion { id: requests[0].id, ..Completion::default() });
     scheduler.netns_removed(requests[0].netns_inode);
     scheduler.completed(S, answer(requests[1].id, 1, &[]));
-    assert!(scheduler.next(2 * S).is_none());
-    assert!(scheduler.finished_polls(2 * S).unwrap().complete);
+    scheduler.told_until(S);
+    assert!(scheduler.next(S).is_none());
+    assert!(scheduler.finished_polls(S).unwrap().complete);
 }
