@@ -1,3 +1,5 @@
+use std::vec::Vec;
+
 use super::*;
 use crate::framing::{Body, Messages};
 use crate::socket_id::NO_COOKIE;
@@ -67,4 +69,47 @@ fn all_wanted_leaves_out_only_meminfo() {
     assert!(Extensions::ALL_WANTED.contains(Extensions::INFO | Extensions::SHUTDOWN));
     assert_eq!(Extensions::ALL_WANTED | Extensions::MEMINFO, Extensions::ALL);
     assert_eq!(Extensions::ALL.without(Extensions::ALL_WANTED), Extensions::MEMINFO);
+}
+
+#[test]
+fn a_filter_a_wide_protocol_and_storages_are_attributes() {
+    let text = "dport = :443 and src 10.0.0.0/8";
+    let filter = &crate::filter::Filter::parse(text).unwrap().compile(&crate::filter::NoNames).unwrap();
+    let both = DumpBoth { states: States::ALL, extensions: Extensions::NONE };
+    let bytes = both.to_bytes_with(1, &Extras { filter, bpf_storages: false });
+    let attribute = &bytes[DUMP_BOTH_LEN..];
+    assert_eq!(attribute[..4], [4 + 24, 0, 1, 0]);
+    assert_eq!(attribute[4..], *filter.as_bytes());
+    assert_eq!(bytes[..4], 104_u32.to_ne_bytes());
+    // D_EQ 443, else beyond the end; S_COND AF_INET /8, any port, 10.0.0.0.
+    let eq = [12, 8, 28, 0, 0, 0, 0xbb, 1];
+    let cond = [7, 16, 20, 0, 2, 8, 0, 0, 0xff, 0xff, 0xff, 0xff, 10, 0, 0, 0];
+    assert_eq!(filter.as_bytes(), [eq.as_slice(), &cond].concat());
+
+    let protocol = Protocol::MPTCP;
+    let dump = Dump { family: Family::Inet6, protocol, states: States::ALL, extensions: Extensions::INFO };
+    let bytes = dump.to_bytes_with(1, &Extras { filter, bpf_storages: true });
+    assert_eq!(body(&bytes)[1], 0);
+    assert_eq!(bytes[DUMP_LEN..DUMP_LEN + 12], [8, 0, 3, 0, 6, 1, 0, 0, 4, 0, 2, 0]);
+    assert_eq!(bytes[DUMP_LEN + 12..], *attribute);
+    let lookup =
+        Lookup { family: Family::Inet, protocol, id: SocketId::default(), extensions: Extensions::INFO };
+    assert_eq!(lookup.to_bytes(1).len(), LOOKUP_MAX);
+}
+
+#[test]
+fn the_longest_filter_fits_into_a_request() {
+    // 24 bytes for each port that has no neighbour.
+    let ports: Vec<u16> = (0..170).map(|port| port * 2).collect();
+    let filter = &Program::no_port_of(&ports).unwrap();
+    assert_eq!(filter.as_bytes().len(), PROGRAM_MAX - PROGRAM_MAX % 24);
+    let dump = Dump {
+        family: Family::Inet,
+        protocol: Protocol::MPTCP,
+        states: States::ALL,
+        extensions: Extensions::ALL,
+    };
+    let bytes = dump.to_bytes_with(1, &Extras { filter, bpf_storages: true });
+    assert!(bytes.ends_with(filter.as_bytes()));
+    assert_eq!(bytes.len(), DUMP_LEN + 8 + 4 + 4 + filter.as_bytes().len());
 }
