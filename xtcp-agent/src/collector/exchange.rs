@@ -10,7 +10,7 @@ use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 use thiserror::Error;
 use xtcp_inet_diag::framing::{Answer, Ending, FramingError, Messages, Step};
-use xtcp_inet_diag::request::{self, Dump, DumpBoth, Extensions, Protocol};
+use xtcp_inet_diag::request::{self, BufferFull, Dump, DumpBoth, Extensions, Protocol, Requests};
 use xtcp_inet_diag::socket_id::{Family, SocketId};
 use xtcp_inet_diag::state::States;
 
@@ -174,16 +174,18 @@ impl Exchange {
         metrics: &CollectorMetrics,
         row: &mut dyn FnMut(&Lookup, &[u8]),
     ) -> Result<(), Fault> {
-        self.requests.clear();
         let first = self.sequence.wrapping_add(1);
+        let room = batch.len().saturating_mul(request::LOOKUP_MAX);
+        self.requests.resize(room.max(self.requests.len()), 0);
+        let mut requests = Requests::new(&mut self.requests);
         for lookup in batch {
-            let sequence = self.next_sequence();
+            self.sequence = self.sequence.wrapping_add(1);
             let Some(family) = Family::from_raw(lookup.family) else { continue };
             let request = request::Lookup { family, protocol: Protocol::TCP, id: id_of(lookup), extensions };
-            self.requests.extend_from_slice(&request.to_bytes(sequence));
+            requests.push(&request.to_bytes(self.sequence)).map_err(no_room)?;
         }
-        send(socket, &self.requests)?;
-        let mut missing = self.requests.len() / request::LOOKUP_LEN;
+        send(socket, requests.as_bytes())?;
+        let mut missing = requests.count();
         while missing > 0 {
             let length = receive(socket, &mut self.buffer)?;
             for message in Messages::new(self.buffer.get(..length).unwrap_or_default()) {
@@ -265,6 +267,11 @@ fn send(socket: &impl Link, bytes: &[u8]) -> Result<(), Fault> {
         Ok(_) => Err(Fault::Call { call: "send", source: io::ErrorKind::WriteZero.into() }),
         Err(source) => Err(Fault::Call { call: "send", source }),
     }
+}
+
+/// The buffer is made for the batch, so this is never seen.
+fn no_room(full: BufferFull) -> Fault {
+    Fault::Call { call: "send", source: io::Error::other(full) }
 }
 
 /// One datagram; its length.
