@@ -35,6 +35,7 @@ use crate::envelope;
 use crate::event_sink::{Bound, EventHub, SinkError, SinkSettings, Sinks};
 use crate::grpc::{self, GrpcError, PollRequest, RowHub, Services};
 use crate::metrics::{self, MetricsError, Readiness};
+use crate::netns::NetnsId;
 use crate::netns::discover::{DiscoverError, Discovery};
 use crate::netns::enter;
 use crate::netns::filter::{FilterError, NetnsFilter};
@@ -237,22 +238,14 @@ async fn start(config: Config) -> Result<Running, RunError> {
     )
     .await?;
 
-    let settings = Arc::new(collector::Settings {
-        states: config.poll.states(),
-        extensions: Extensions::ALL_WANTED,
-        include_ports: config.sockets.include_ports.clone(),
-        exclude_ports: config.sockets.exclude_ports.clone(),
-        timeout: config.poll.timeout,
-        lookups_per_send: usize::from(config.lookup.batch),
-        leave_out_own_in: (config.sockets.own_connections == OwnConnections::Exclude).then_some(own),
-    });
     let shared = Shared {
-        settings,
+        settings: Arc::new(questions(&config, own)),
         builder: Builder::new(host.clone(), kernel_version()),
         clock: Arc::clone(&clock),
         counter: Arc::new(AtomicU64::new(0)),
         metrics: meters.collector,
         handles,
+        tap: None,
     };
     let workers = usize::from(config.netns.workers);
     let (done_to, done) = mpsc::channel(2 * workers);
@@ -339,6 +332,19 @@ async fn start(config: Config) -> Result<Running, RunError> {
         settle: if tells_births { EVENTS_WAIT } else { Duration::ZERO },
     });
     Ok(Running { driver, services, delivery, sinks, events, rows, stop_services })
+}
+
+/// What the workers of these settings ask for.
+pub(crate) fn questions(config: &Config, own: NetnsId) -> collector::Settings {
+    collector::Settings {
+        states: config.poll.states(),
+        extensions: Extensions::ALL_WANTED,
+        include_ports: config.sockets.include_ports.clone(),
+        exclude_ports: config.sockets.exclude_ports.clone(),
+        timeout: config.poll.timeout,
+        lookups_per_send: usize::from(config.lookup.batch),
+        leave_out_own_in: (config.sockets.own_connections == OwnConnections::Exclude).then_some(own),
+    }
 }
 
 fn load_ebpf(config: &Config, netns_filter: bool) -> Result<Option<Loaded>, RunError> {

@@ -7,6 +7,7 @@
 mod exchange;
 mod metrics;
 mod own;
+mod tap;
 mod worker;
 
 use std::collections::HashSet;
@@ -28,6 +29,8 @@ use crate::scheduler::{Completion, DumpRequest, Lookup, Scope};
 
 use exchange::{Exchange, Fault};
 pub use metrics::CollectorMetrics;
+pub use tap::Tap;
+use tap::Tapped;
 pub use worker::{Done, Job, Shared, WorkerHandle, spawn};
 
 /// What to ask for and what to leave out, all from `Config`.
@@ -83,6 +86,7 @@ pub struct Collector {
     counter: Arc<AtomicU64>,
     metrics: CollectorMetrics,
     sink: Box<dyn RowSink>,
+    tap: Option<Arc<dyn Tap>>,
     number: u64,
 }
 
@@ -118,6 +122,7 @@ impl Collector {
             own: HashSet::new(),
         };
         let mut complete = false;
+        let mut why = None;
         let mut found = Err(EnterError::NoDoor(target.id));
         for attempt in 1..=ATTEMPTS {
             let visit = match self.visitor.open_diag(target) {
@@ -146,23 +151,25 @@ impl Collector {
                 netlinker_id: self.number,
             };
             let mut template = self.builder.template(&context);
+            let tap = self.tap.clone();
+            let link = Tapped { socket: &visit.socket, tap: tap.as_deref(), netns_inode: visit.id.inode };
             let answered =
                 Exchange::prepare(&visit.socket, self.settings.timeout).and_then(|()| match &request.scope {
-                    Scope::Dump | Scope::Listeners => self.dump(&visit.socket, &mut template, &mut delivery),
-                    Scope::Lookups(lookups) => {
-                        self.look_up(&visit.socket, lookups, &mut template, &mut delivery)
-                    }
+                    Scope::Dump | Scope::Listeners => self.dump(&link, &mut template, &mut delivery),
+                    Scope::Lookups(lookups) => self.look_up(&link, lookups, &mut template, &mut delivery),
                 });
             drop(visit);
             delivery.hand_over(self.sink.as_mut());
             match answered {
                 Ok(()) => {
                     complete = true;
+                    why = None;
                     break;
                 }
                 Err(fault) => {
                     self.metrics.fault(&fault);
                     tracing::debug!(netns = %target.id, attempt, %fault, "inet_diag request failed");
+                    why = Some(fault.to_string());
                     if !fault.is_worth_repeating() {
                         break;
                     }
@@ -172,12 +179,13 @@ impl Collector {
         let duration_ns = clock::ktime_ns().saturating_sub(started);
         self.metrics.request_ended(request, complete, delivery.delivered, duration_ns);
         let seen = if request.poll != 0 { delivery.seen } else { HashSet::new() };
-        (Completion { id: request.id, complete, rows: delivery.delivered, duration_ns, seen }, found)
+        let rows = delivery.delivered;
+        (Completion { id: request.id, complete, fault: why, rows, duration_ns, seen }, found)
     }
 
     fn dump(
         &mut self,
-        socket: &netlink_sys::Socket,
+        socket: &Tapped<'_>,
         template: &mut Template,
         delivery: &mut Delivery<'_>,
     ) -> Result<(), Fault> {
@@ -196,7 +204,7 @@ impl Collector {
 
     fn look_up(
         &mut self,
-        socket: &netlink_sys::Socket,
+        socket: &Tapped<'_>,
         lookups: &[Lookup],
         template: &mut Template,
         delivery: &mut Delivery<'_>,

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::mpsc;
 
 use super::exchange::Exchange;
-use super::{Collector, CollectorMetrics, RowSink, Settings};
+use super::{Collector, CollectorMetrics, RowSink, Settings, Tap};
 use crate::clock::Clock;
 use crate::netns::enter::{EnterError, Visitor};
 use crate::netns::handle::Handles;
@@ -58,6 +58,8 @@ pub struct Shared {
     pub metrics: CollectorMetrics,
     /// How namespaces are opened by handle here.
     pub handles: Handles,
+    /// Who is shown every datagram; nobody, as a rule.
+    pub tap: Option<Arc<dyn Tap>>,
 }
 
 /// One worker: a queue of one job, and its thread.
@@ -86,7 +88,7 @@ pub fn spawn(
 ) -> io::Result<WorkerHandle> {
     let (jobs, mut queue) = mpsc::channel::<Job>(1);
     let thread = thread::Builder::new().name(format!("xtcp-netns-{number}")).spawn(move || {
-        let Shared { settings, builder, clock, counter, metrics, handles } = shared;
+        let Shared { settings, builder, clock, counter, metrics, handles, tap } = shared;
         let visitor = match Visitor::new(handles) {
             Ok(visitor) => visitor,
             Err(error) => {
@@ -103,6 +105,7 @@ pub fn spawn(
             counter,
             metrics,
             sink,
+            tap,
             number: number as u64,
         };
         while let Some(Job { request, target, name }) = queue.blocking_recv() {

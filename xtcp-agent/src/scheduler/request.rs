@@ -82,6 +82,8 @@ pub struct Completion {
     pub id: u64,
     /// Everything that was asked for was answered.
     pub complete: bool,
+    /// Why not, where a namespace was entered and did not answer in full.
+    pub fault: Option<String>,
     /// Rows that it gave.
     pub rows: u64,
     /// Nanoseconds that it took, the entry into the namespace included.

@@ -30,7 +30,8 @@ fn lookup(cookie: u64) -> Lookup {
 }
 
 fn answer(id: u64, rows: u64, seen: &[u64]) -> Completion {
-    Completion { id, complete: true, rows, duration_ns: 200_000, seen: seen.iter().copied().collect() }
+    let seen = seen.iter().copied().collect();
+    Completion { id, complete: true, fault: None, rows, duration_ns: 200_000, seen }
 }
 
 /// A scheduler with these namespaces whose first poll is over.
