@@ -21,7 +21,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let encoded = set.encode_to_vec();
     fs::write(out.join("descriptors.bin"), &encoded)?;
 
-    tonic_prost_build::configure().compile_fds(set)?;
+    let services = env::var_os("CARGO_FEATURE_SERVICES").is_some();
+    tonic_prost_build::configure().build_client(services).build_server(services).compile_fds(set)?;
     pbjson_build::Builder::new()
         .register_descriptors(&encoded)?
         .build(&[".xtcp_flat_record.v1", ".xtcp_event.v1"])?;
