@@ -112,6 +112,22 @@ macro_rules! attributes {
             }
         }
 
+        impl Attributes<'_> {
+            /// Leaves only the attributes whose number `keep` wants.
+            pub fn retain(&mut self, keep: impl Fn(u16) -> bool) {
+                $(if !keep($number) {
+                    self.$field = None;
+                })*
+            }
+
+            /// The numbers of the attributes that are there, in the table's order.
+            pub fn numbers(&self) -> impl Iterator<Item = u16> {
+                [$((self.$field.is_some(), $number)),*]
+                    .into_iter()
+                    .filter_map(|(is_there, number)| is_there.then_some(number))
+            }
+        }
+
         /// Where the payload of each attribute is that is what its number says.
         #[derive(Clone, Copy, Default)]
         pub(crate) struct Places<$lifetime> {

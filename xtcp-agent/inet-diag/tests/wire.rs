@@ -16,3 +16,5 @@ mod fixtures;
 mod identity;
 #[path = "wire/reference.rs"]
 mod reference;
+#[path = "wire/same.rs"]
+mod same;

@@ -1,0 +1,8 @@
+//! Any bytes as a row and its attributes.
+#![no_main]
+
+#[path = "../../tests/kernel_bytes/oracle.rs"]
+#[allow(dead_code, reason = "each target asks one question")]
+mod oracle;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| oracle::attributes(bytes));
