@@ -9,7 +9,9 @@ mod command;
 mod debian;
 mod demo;
 mod fingerprint;
+mod fuzz;
 mod install;
+mod instrumented;
 mod libtest;
 mod process_tree;
 mod python;
@@ -50,6 +52,8 @@ enum Task {
     Vm(vm::Options),
     /// Format, clippy, the eBPF build from clean, then test
     Ci,
+    /// Fuzz the decoder, each target for some seconds; builds cargo-fuzz where it is missing
+    Fuzz(fuzz::Options),
     /// Check the dependencies' licences and advisories (needs cargo-deny)
     Deny,
     /// What `run --demo` does as root
@@ -83,6 +87,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Vm(options) => return vm::main(&options),
         Task::Ci => ci::main(),
         Task::Deny => ci::deny(),
+        Task::Fuzz(options) => fuzz::main(&options),
         Task::Run(options) => run::main(options),
         Task::Demo(options) => demo::main(&options),
         Task::DemoTraffic { role } => demo::traffic::main(role),
