@@ -31,37 +31,103 @@ struct NsfsHandle {
 
 const _: () = assert!(size_of::<NsfsHandle>() == 8 + NSFS_HANDLE_BYTES as usize);
 
+/// An option of a socket that `getsockopt` only copies out: its value holds no pointer, and reading it changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainOption {
+    /// Its name in the kernel's headers.
+    pub name: &'static str,
+    level: c_int,
+    number: c_int,
+}
+
+macro_rules! plain_options {
+    ($($(#[$doc:meta])* $name:ident = $level:expr, $number:expr;)*) => {
+        impl PlainOption {
+            $($(#[$doc])* pub const $name: Self =
+                Self { name: stringify!($name), level: $level, number: $number };)*
+        }
+    };
+}
+
+plain_options! {
+    /// Cookie of the network namespace, u64 (5.14).
+    SO_NETNS_COOKIE = libc::SOL_SOCKET, libc::SO_NETNS_COOKIE;
+    /// Cookie of the socket, u64 (4.12).
+    SO_COOKIE = libc::SOL_SOCKET, libc::SO_COOKIE;
+    /// Memory use, nine u32 (4.12).
+    SO_MEMINFO = libc::SOL_SOCKET, libc::SO_MEMINFO;
+    /// Firewall mark, u32.
+    SO_MARK = libc::SOL_SOCKET, libc::SO_MARK;
+    /// Priority for the queues, u32.
+    SO_PRIORITY = libc::SOL_SOCKET, libc::SO_PRIORITY;
+    /// Limit of the receive buffer, bytes, i32.
+    SO_RCVBUF = libc::SOL_SOCKET, libc::SO_RCVBUF;
+    /// Limit of the send buffer, bytes, i32.
+    SO_SNDBUF = libc::SOL_SOCKET, libc::SO_SNDBUF;
+    /// Type of service, i32 in the first byte.
+    IP_TOS = libc::IPPROTO_IP, libc::IP_TOS;
+    /// Errors are queued, i32.
+    IP_RECVERR = libc::IPPROTO_IP, libc::IP_RECVERR;
+    /// Any address can be bound, i32.
+    IP_FREEBIND = libc::IPPROTO_IP, libc::IP_FREEBIND;
+    /// A transparent proxy's, i32.
+    IP_TRANSPARENT = libc::IPPROTO_IP, libc::IP_TRANSPARENT;
+    /// The port is chosen at connect, i32.
+    IP_BIND_ADDRESS_NO_PORT = libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT;
+    /// Own multicasts come back, i32.
+    IP_MULTICAST_LOOP = libc::IPPROTO_IP, libc::IP_MULTICAST_LOOP;
+    /// Every joined group's multicasts are taken, i32.
+    IP_MULTICAST_ALL = libc::IPPROTO_IP, libc::IP_MULTICAST_ALL;
+    /// Traffic class, i32.
+    IPV6_TCLASS = libc::IPPROTO_IPV6, libc::IPV6_TCLASS;
+    /// No v4-mapped addresses, i32.
+    IPV6_V6ONLY = libc::IPPROTO_IPV6, libc::IPV6_V6ONLY;
+    /// `struct tcp_info`, as long as the kernel has it.
+    TCP_INFO = libc::IPPROTO_TCP, libc::TCP_INFO;
+    /// What the congestion control tells of itself, `union tcp_cc_info` (4.1).
+    TCP_CC_INFO = libc::IPPROTO_TCP, libc::TCP_CC_INFO;
+    /// Name of the congestion control.
+    TCP_CONGESTION = libc::IPPROTO_TCP, libc::TCP_CONGESTION;
+    /// Name of the upper-layer protocol (4.13).
+    TCP_ULP = libc::IPPROTO_TCP, libc::TCP_ULP;
+}
+
 /// Cookie of the network namespace that a socket belongs to (`SO_NETNS_COOKIE`, 5.14). `None` where the kernel
 /// knows no such option.
 pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<Option<u64>> {
-    socket_option(socket, libc::SO_NETNS_COOKIE)
+    cookie(socket, PlainOption::SO_NETNS_COOKIE)
 }
 
 /// A socket's own cookie (`SO_COOKIE`, 4.12), as in events and rows. `None` where the kernel knows no such option.
 pub fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<Option<u64>> {
-    socket_option(socket, libc::SO_COOKIE)
+    cookie(socket, PlainOption::SO_COOKIE)
 }
 
 /// An option of 8 bytes; `None` where the kernel does not know it.
-fn socket_option(socket: BorrowedFd<'_>, option: c_int) -> io::Result<Option<u64>> {
-    let mut cookie = 0_u64;
-    let mut length: libc::socklen_t = 8;
-    // SAFETY: the kernel writes at most `length` = 8 bytes to `cookie`, which is 8 bytes long and, like `length`,
-    // outlives the call.
+fn cookie(socket: BorrowedFd<'_>, option: PlainOption) -> io::Result<Option<u64>> {
+    let mut cookie = [0; 8];
+    match socket_option(socket, option, &mut cookie) {
+        Ok(_) => Ok(Some(u64::from_ne_bytes(cookie))),
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads an option into `buffer`; returns how many bytes the kernel wrote, at most the buffer's length. `ENOPROTOOPT`
+/// where the kernel does not know it for such a socket.
+pub fn socket_option(socket: BorrowedFd<'_>, option: PlainOption, buffer: &mut [u8]) -> io::Result<usize> {
+    let PlainOption { name: _, level, number } = option;
+    let room = buffer.len();
+    let mut length = libc::socklen_t::try_from(room).unwrap_or(libc::socklen_t::MAX);
+    // SAFETY: the kernel writes at most `length` bytes to `buffer`, which is at least that long and, like `length`,
+    // outlives the call; reading one of these options does nothing else to the process.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(socket.as_raw_fd(), level, number, buffer.as_mut_ptr().cast(), &raw mut length)
     };
     if result == 0 {
-        return Ok(Some(cookie));
+        return Ok(usize::try_from(length).unwrap_or(room).min(room));
     }
-    let error = io::Error::last_os_error();
-    if error.raw_os_error() == Some(libc::ENOPROTOOPT) { Ok(None) } else { Err(error) }
+    Err(io::Error::last_os_error())
 }
 
 /// Opens the network namespace with this id and inode (6.18: `open_by_handle_at` on nsfs). `ESTALE` when there is
