@@ -23,6 +23,7 @@ pub mod nats;
 pub mod netns;
 pub mod process;
 pub mod row;
+pub mod scenario;
 pub mod ss;
 pub mod stats;
 pub mod strace;
