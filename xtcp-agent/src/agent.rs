@@ -52,7 +52,7 @@ use meters::Meters;
 use rows::WorkerSink;
 use scout::Scout;
 
-pub(crate) use identity::kernel_version;
+pub(crate) use identity::{host, kernel_version};
 
 /// Sockets followed between birth and CLOSE at most: about 150 bytes each.
 const CONNECTIONS: usize = 1 << 19;
@@ -179,7 +179,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let meters = Meters::register(&metrics_registry)?;
     let readiness = Readiness::default();
     let filter = NetnsFilter::parse(&config.netns.include, &config.netns.exclude)?;
-    let host = identity::host(&config.identity).map_err(system("read the boot id"))?;
+    let host = host(&config.identity).map_err(system("read the boot id"))?;
     let clock = Arc::new(Clock::new().map_err(|e| system("read the clocks")(e.into()))?);
 
     // Events gather in the ring buffer from here on; the first look at the host comes after, so that between the two
@@ -379,7 +379,8 @@ fn load_ebpf(config: &Config, netns_filter: bool) -> Result<Option<Loaded>, RunE
     }
 }
 
-fn schedule(config: &Config, events: bool) -> scheduler::Settings {
+/// How the scheduler goes about it.
+pub(crate) fn schedule(config: &Config, events: bool) -> scheduler::Settings {
     let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     scheduler::Settings {
         frequency_ns: ns(config.poll.frequency),

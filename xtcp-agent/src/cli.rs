@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, Command, FromArgMatches};
 
 use crate::config::{self, Config, ConfigErrors, Resolved, Surroundings};
 use crate::offline::{self, DecodeOptions};
+use crate::once::{self, CaptureOptions, DumpOptions};
 
 const ABOUT: &str = "Watches every TCP socket of every network namespace of this host";
 
@@ -28,7 +29,9 @@ Examples:
   xtcp2-agent --dest stdout --marshal jsonl              see rows
   xtcp2-agent --events stdout: --events-marshal jsonl    see change events
   xtcp2-agent --frequency 1s --netns-include 'web-*'     poll some namespaces every second
-  xtcp2-agent decode bug.pcap                            read a capture of inet_diag";
+  xtcp2-agent dump --wide                                every socket now, as a table
+  xtcp2-agent capture -o bug.pcap                        what the kernel answers, for a bug report
+  xtcp2-agent decode bug.pcap                            read it again, anywhere";
 
 const CHECK_ABOUT: &str =
     "Says whether the agent can run here with these settings, and what to do where it cannot";
@@ -41,7 +44,7 @@ stays behind. Ends with status 0 when all is there, 1 when it would run with les
 2 when it would refuse.";
 
 /// What the program was asked to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Task {
     /// Collect until told to end.
     Run,
@@ -52,6 +55,10 @@ pub enum Task {
     },
     /// Turn captures into records.
     Decode(DecodeOptions),
+    /// Poll once and print.
+    Dump(DumpOptions),
+    /// Poll once and keep what passes.
+    Capture(CaptureOptions),
 }
 
 /// A command line that was understood; its settings may still be wrong.
@@ -116,6 +123,8 @@ pub fn command() -> Command {
         .mut_args(|arg| arg.global(true))
         .subcommand(check)
         .subcommand(offline::command())
+        .subcommand(once::dump_command())
+        .subcommand(once::capture_command())
 }
 
 /// Understands this process's command line, environment and settings file.
@@ -135,6 +144,8 @@ pub fn parse_from(args: Vec<OsString>, around: &Surroundings<'_>) -> Result<Invo
             let task = match matches.subcommand() {
                 Some(("check", check)) => Ok(Task::Check { json: check.get_flag("json") }),
                 Some(("decode", decode)) => DecodeOptions::from_arg_matches(decode).map(Task::Decode),
+                Some(("dump", dump)) => DumpOptions::from_arg_matches(dump).map(Task::Dump),
+                Some(("capture", capture)) => CaptureOptions::from_arg_matches(capture).map(Task::Capture),
                 _ => Ok(Task::Run),
             };
             let task = task.map_err(|e| Stop::Invalid(ConfigErrors(vec![config::structural(&e)])))?;
@@ -192,6 +203,12 @@ pub(crate) mod tests {
     #[test]
     fn help_of_decode_is_as_blessed() {
         assert_golden("help-decode.txt", &help(&["decode", "--help"]));
+    }
+
+    #[test]
+    fn help_of_dump_and_capture_is_as_blessed() {
+        assert_golden("help-dump.txt", &help(&["dump", "--help"]));
+        assert_golden("help-capture.txt", &help(&["capture", "--help"]));
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod marshaller;
 pub mod metrics;
 pub mod netns;
 pub mod offline;
+pub mod once;
 pub mod pcap;
 pub mod preflight;
 pub mod printer;

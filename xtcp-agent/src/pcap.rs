@@ -75,3 +75,13 @@ impl Packet<'_> {
         header
     }
 }
+
+/// Four bytes of this machine's byte order; 0 where there are fewer.
+pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk().copied()).map_or(0, u32::from_ne_bytes)
+}
+
+/// Two bytes of this machine's byte order; 0 where there are fewer.
+pub(crate) fn half(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk().copied()).map_or(0, u16::from_ne_bytes)
+}

@@ -35,7 +35,7 @@ impl PrintError {
 /// Something that shows rows.
 pub trait Printer {
     /// Shows these rows.
-    fn print(&mut self, rows: Rows) -> Result<(), PrintError>;
+    fn print(&mut self, rows: &Arc<Rows>) -> Result<(), PrintError>;
     /// Shows what waits for more.
     fn finish(&mut self) -> Result<(), PrintError>;
 }
@@ -71,9 +71,9 @@ impl<W: Write> Marshalled<W> {
 }
 
 impl<W: Write> Printer for Marshalled<W> {
-    fn print(&mut self, rows: Rows) -> Result<(), PrintError> {
+    fn print(&mut self, rows: &Arc<Rows>) -> Result<(), PrintError> {
         let mut full = Vec::new();
-        self.batcher.push(&Arc::new(rows), Instant::now(), |batch, _| full.push(batch));
+        self.batcher.push(rows, Instant::now(), |batch, _| full.push(batch));
         self.write(full)
     }
 

@@ -8,7 +8,7 @@ use crate::record::builder::HostFields;
 
 /// The fields that every row and event carries. The instance id is random; cookies and sequence numbers start anew with
 /// each boot and each instance.
-pub(super) fn host(identity: &Identity) -> io::Result<HostFields> {
+pub(crate) fn host(identity: &Identity) -> io::Result<HostFields> {
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
     Ok(HostFields {
         hostname: identity.hostname.clone(),

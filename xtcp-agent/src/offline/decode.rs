@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use xtcp_inet_diag::framing::{Message, Messages};
 use xtcp_inet_diag::wire::Row;
@@ -152,10 +153,10 @@ impl Run<'_> {
                 );
             }
             if rows.len() >= ROWS_PER_CHUNK {
-                printer.print(std::mem::take(&mut rows))?;
+                printer.print(&Arc::new(std::mem::take(&mut rows)))?;
             }
         };
-        printer.print(rows)?;
+        printer.print(&Arc::new(rows))?;
         summary.counts = dumps.finish();
         summary.other_links = reader.other_links();
         Ok(ended)

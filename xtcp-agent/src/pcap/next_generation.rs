@@ -5,9 +5,9 @@ use std::io::Read;
 use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{Block as Parsed, parse_block_be, parse_block_le};
 
-use super::reader::{other_order, word};
+use super::reader::other_order;
 use super::window::Window;
-use super::{CaptureError, LINKTYPE_NETLINK, LinkType, MOST_BYTES};
+use super::{CaptureError, LINKTYPE_NETLINK, LinkType, MOST_BYTES, word};
 
 /// Type and length, and the length again at the end.
 const BLOCK_FRAME_LEN: usize = 12;

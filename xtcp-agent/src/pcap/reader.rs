@@ -2,10 +2,12 @@
 
 use std::io::Read;
 
-use super::NETLINK_SOCK_DIAG;
 use super::next_generation::{Block, Section};
 use super::window::Window;
-use super::{ARPHRD_NETLINK, COOKED_LEN, CaptureError, INODE_LEN, LINKTYPE_NETLINK, LinkType, MOST_BYTES};
+use super::{
+    ARPHRD_NETLINK, COOKED_LEN, CaptureError, INODE_LEN, LINKTYPE_NETLINK, LinkType, MOST_BYTES,
+    NETLINK_SOCK_DIAG, word,
+};
 
 /// Bytes of a pcap file's header.
 const FILE_HEADER_LEN: usize = 24;
@@ -140,11 +142,6 @@ struct Place {
 
 pub(super) const fn other_order() -> &'static str {
     if cfg!(target_endian = "little") { "big" } else { "little" }
-}
-
-/// A word of this machine's byte order.
-pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk().copied()).map_or(0, u32::from_ne_bytes)
 }
 
 /// Namespace and netlink protocol.

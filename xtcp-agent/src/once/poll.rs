@@ -1,0 +1,260 @@
+//! One poll: a look at the host, then every wanted namespace once, by the engine that also drives the agent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use thiserror::Error;
+use tokio::sync::mpsc;
+use xtcp_inet_diag::state::State;
+
+use crate::agent::{host, kernel_version, questions, schedule};
+use crate::change_event::Stamp;
+use crate::clock::{self, Clock};
+use crate::collector::{self, CollectorMetrics, Done, Job, RowSink, Shared, Tap, WorkerHandle};
+use crate::config::Config;
+use crate::connections::Connections;
+use crate::engine::{Engine, EngineMetrics, Parts, PortFilter};
+use crate::netns::discover::{DiscoverError, Discovery, Scan};
+use crate::netns::enter::{self, EnterError};
+use crate::netns::filter::{FilterError, NetnsFilter};
+use crate::netns::handle::Handles;
+use crate::netns::registry::Registry;
+use crate::netns::{NetnsId, Snapshot};
+use crate::record::builder::Builder;
+use crate::scheduler::Scheduler;
+
+/// Why there was no poll.
+#[derive(Debug, Error)]
+pub(super) enum PollError {
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    #[error("{what}: {source}")]
+    System { what: &'static str, source: io::Error },
+    /// Each said before why it ended.
+    #[error("no worker is left that could ask a namespace")]
+    Workers,
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> PollError {
+    move |source| PollError::System { what, source }
+}
+
+/// Something that the rows do not show.
+#[derive(Debug)]
+pub(super) enum Missed {
+    /// A namespace did not answer, or not in full.
+    Netns {
+        /// Which.
+        id: NetnsId,
+        /// Its name for people.
+        name: Arc<str>,
+        /// Why.
+        why: String,
+    },
+    /// No namespace is called so.
+    Nobody(String),
+    /// Namespaces of these threads and files, which may not be looked at.
+    Hidden(u64),
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Netns { id, name, why } => write!(f, "{name} (inode {}): {why}", id.inode),
+            Self::Nobody(pattern) => write!(f, "{pattern}: no network namespace is called so"),
+            Self::Hidden(number) => write!(
+                f,
+                "the network namespaces of {number} threads or files that this user may not look at: CAP_SYS_PTRACE \
+                 (or root) shows them"
+            ),
+        }
+    }
+}
+
+/// How the poll went.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Namespaces that answered, at least in part.
+    pub(super) visited: u64,
+    /// What is not in the rows.
+    pub(super) missed: Vec<Missed>,
+}
+
+/// Polls once. `sink` gives each worker a way out for its rows.
+pub(super) fn poll(
+    config: &Config,
+    workers: usize,
+    tap: Option<Arc<dyn Tap>>,
+    sink: &dyn Fn() -> Box<dyn RowSink>,
+) -> Result<Outcome, PollError> {
+    let registry = prometheus::Registry::new();
+    let host = host(&config.identity).map_err(system("read the boot id"))?;
+    let clock = Arc::new(Clock::new().map_err(|e| system("read the clocks")(e.into()))?);
+    let own = enter::current().map_err(system("identify the own network namespace"))?;
+    let discovery = Discovery::new(config.netns.dirs.clone())?;
+    let shared = Shared {
+        settings: Arc::new(questions(config, own)),
+        builder: Builder::new(host.clone(), kernel_version()),
+        clock: Arc::clone(&clock),
+        counter: Arc::new(AtomicU64::new(0)),
+        metrics: CollectorMetrics::register(&registry)?,
+        handles: Handles::probe(),
+        tap,
+    };
+    let now = clock::ktime_ns();
+    let mut engine = Engine::new(Parts {
+        registry: Registry::new(own, 1),
+        connections: Connections::new(1, std::process::id(), 0),
+        scheduler: Scheduler::new(crate::scheduler::Settings { workers, ..schedule(config, false) }, now, 1),
+        stamp: Stamp::new(host.hostname.clone(), host.boot_id.clone(), host.agent_instance.clone()),
+        clock,
+        filter: config.netns.filter()?,
+        ports: PortFilter {
+            include: config.sockets.include_ports.clone(),
+            exclude: config.sockets.exclude_ports.clone(),
+        },
+        own_connections: config.sockets.own_connections,
+        look_up_established: config.poll.states().contains(State::Established),
+        look_up_listeners: config.poll.states().contains(State::Listen),
+        metrics: EngineMetrics::register(&registry)?,
+    });
+    let (snapshot, scan) = discovery.scan()?;
+    engine.on_look(now, &snapshot);
+    engine.poll_requested();
+    let (done_to, mut done) = mpsc::channel(2 * workers);
+    let mut crew = Crew { threads: Vec::new(), idle: (0..workers).rev().collect(), visits: BTreeMap::new() };
+    for number in 0..workers {
+        let worker = collector::spawn(number, shared.clone(), sink(), done_to.clone());
+        crew.threads.push(worker.map_err(system("start a worker thread"))?);
+    }
+    drop((done_to, shared));
+    let polled = crew.run(&mut engine, &mut done);
+    let Crew { threads, visits, .. } = crew;
+    for thread in threads {
+        if thread.join().is_err() {
+            return Err(PollError::Workers);
+        }
+    }
+    polled?;
+    judge(&visits, &config.netns.include, scan, &discovery)
+}
+
+/// What is known of a namespace that was to be visited.
+struct Visit {
+    id: NetnsId,
+    name: Arc<str>,
+    why: Option<Why>,
+}
+
+enum Why {
+    /// Nothing leads there any more.
+    Gone(String),
+    Other(String),
+}
+
+struct Crew {
+    threads: Vec<WorkerHandle>,
+    idle: Vec<usize>,
+    /// By the id of the request's namespace.
+    visits: BTreeMap<u32, Visit>,
+}
+
+impl Crew {
+    /// Until the first poll has ended.
+    fn run(&mut self, engine: &mut Engine, done: &mut mpsc::Receiver<Done>) -> Result<(), PollError> {
+        loop {
+            let now = clock::ktime_ns();
+            while let Some(worker) = self.idle.pop() {
+                let Some(job) = engine.next_job(now) else {
+                    self.idle.push(worker);
+                    break;
+                };
+                self.dispatch(worker, job)?;
+            }
+            if engine.finished_poll(now).is_some() {
+                return Ok(());
+            }
+            let report = done.blocking_recv().ok_or(PollError::Workers)?;
+            self.idle.push(report.worker);
+            self.take(&report);
+            engine.on_done(clock::ktime_ns(), report);
+        }
+    }
+
+    fn dispatch(&mut self, worker: usize, job: Job) -> Result<(), PollError> {
+        let visit = Visit { id: job.target.id, name: Arc::clone(&job.name), why: None };
+        self.visits.entry(job.request.netns_inode).or_insert(visit);
+        let sent = self.threads.get(worker).map(|thread| thread.jobs.try_send(job));
+        sent.and_then(Result::ok).ok_or(PollError::Workers)
+    }
+
+    fn take(&mut self, report: &Done) {
+        let Some(visit) = self.visits.get_mut(&report.expected.inode) else { return };
+        visit.why = match &report.found {
+            Err(error @ (EnterError::Gone(_) | EnterError::NoDoor(_))) => Some(Why::Gone(error.to_string())),
+            Err(error) => Some(Why::Other(error.to_string())),
+            Ok(id) => {
+                visit.id = *id;
+                let fault = report.completion.fault.clone().map(Why::Other);
+                fault.filter(|_| !report.completion.complete)
+            }
+        };
+    }
+}
+
+/// What the rows do not show.
+fn judge(
+    visits: &BTreeMap<u32, Visit>,
+    include: &[String],
+    scan: Scan,
+    discovery: &Discovery,
+) -> Result<Outcome, PollError> {
+    let mut missed = Vec::new();
+    let mut visited = 0;
+    let mut now: Option<Snapshot> = None;
+    for (inode, Visit { id, name, why }) in visits {
+        let why = match why {
+            None => {
+                visited += 1;
+                continue;
+            }
+            Some(Why::Other(why)) => why.clone(),
+            Some(Why::Gone(error)) => {
+                if now.is_none() {
+                    now = Some(discovery.scan()?.0);
+                }
+                // One that has ended since the look is missing nowhere.
+                if !now.as_ref().is_some_and(|snapshot| shows(snapshot, *inode)) {
+                    continue;
+                }
+                error.clone()
+            }
+        };
+        missed.push(Missed::Netns { id: *id, name: Arc::clone(name), why });
+    }
+    for pattern in include {
+        let filter = NetnsFilter::parse(&[pattern], &[])?;
+        if !visits.iter().any(|(inode, visit)| filter.matches(&visit.name, *inode)) {
+            missed.push(Missed::Nobody(pattern.clone()));
+        }
+    }
+    // Who named each one, and got each, does not care for others.
+    let open = |pattern: &String| pattern.contains(['*', '?']);
+    let hidden = scan.denied + scan.failed;
+    if hidden > 0 && (include.is_empty() || include.iter().any(open)) {
+        missed.push(Missed::Hidden(hidden));
+    }
+    Ok(Outcome { visited, missed })
+}
+
+fn shows(snapshot: &Snapshot, inode: u32) -> bool {
+    let threads = snapshot.threads.iter().flatten().map(|(inode, _)| *inode);
+    snapshot.mounts.iter().map(|mount| mount.inode).chain(threads).any(|seen| seen == inode)
+}
