@@ -15,7 +15,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use xtcp_inet_diag::request::Extensions;
+use xtcp_inet_diag::attr::Selection;
+use xtcp_inet_diag::message::Reading;
+use xtcp_inet_diag::request::Protocol;
 use xtcp_inet_diag::state::{State, States};
 use xtcp_inet_diag::wire::Row;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::RecordMethod;
@@ -38,8 +40,8 @@ pub use worker::{Done, Job, Shared, WorkerHandle, spawn};
 pub struct Settings {
     /// States of the rows wanted.
     pub states: States,
-    /// Attributes to ask for.
-    pub extensions: Extensions,
+    /// Attributes that are wanted.
+    pub selection: Selection,
     /// Only sockets with one of these ports; empty for all.
     pub include_ports: Vec<u16>,
     /// No socket with one of these ports.
@@ -190,8 +192,11 @@ impl Collector {
         delivery: &mut Delivery<'_>,
     ) -> Result<(), Fault> {
         let Self { exchange, settings, counter, metrics, sink, .. } = self;
-        let (states, extensions) = (delivery.states, settings.extensions);
-        exchange.dump(socket, states, extensions, metrics, &mut |payload| match Row::new(payload) {
+        let states = delivery.states;
+        let reading = Reading { protocol: Protocol::TCP, selection: settings.selection };
+        let extensions = settings.selection.extensions(reading.protocol);
+        exchange.dump(socket, states, extensions, metrics, &mut |payload| match Row::new_as(payload, reading)
+        {
             Ok(row) => {
                 let added = delivery.row(&row, RowFields::default(), template, settings, counter, metrics);
                 if added && delivery.rows.len() >= ROWS_PER_CHUNK {
@@ -210,14 +215,16 @@ impl Collector {
         delivery: &mut Delivery<'_>,
     ) -> Result<(), Fault> {
         let Self { exchange, settings, counter, metrics, .. } = self;
+        let reading = Reading { protocol: Protocol::TCP, selection: settings.selection };
+        let extensions = settings.selection.extensions(reading.protocol);
         for batch in lookups.chunks(settings.lookups_per_send.max(1)) {
-            exchange.look_up(socket, batch, settings.extensions, metrics, &mut |lookup, payload| {
+            exchange.look_up(socket, batch, extensions, metrics, &mut |lookup, payload| {
                 let fields = RowFields {
                     counter: 0,
                     event_sequence: lookup.event_sequence,
                     owner: lookup.owner.as_ref(),
                 };
-                match Row::new(payload) {
+                match Row::new_as(payload, reading) {
                     // Without this a connection that is gone would come back as its listener.
                     Ok(row) if row.cookie() != lookup.cookie => metrics.looked_up("other_socket"),
                     Ok(row) => {

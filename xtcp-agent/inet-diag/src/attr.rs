@@ -9,19 +9,25 @@
 use core::fmt;
 
 use crate::bytes::{Native, align};
+use crate::message::Reading;
+use crate::request::Protocol;
 
 pub mod bbr_info;
 pub mod cgroup_id;
 pub mod class_id;
 pub mod cong;
 pub mod dctcp_info;
+pub mod endpoint;
 pub mod info;
 pub mod locals;
 pub mod mark;
 pub mod md5sig;
 pub mod meminfo;
+pub mod mptcp_info;
+pub mod other_info;
 pub mod peers;
 pub mod protocol;
+mod selection;
 pub mod shutdown;
 pub mod sk_bpf_storages;
 pub mod sk_meminfo;
@@ -33,6 +39,7 @@ pub mod tos;
 pub mod ulp_info;
 pub mod vegas_info;
 
+pub use selection::{Selection, UnknownGroup};
 pub use tally::Tally;
 
 /// Bytes of an attribute's header (`struct rtattr`).
@@ -41,9 +48,17 @@ const HEADER_LEN: usize = 4;
 const NUMBER_MASK: u16 = 0x3fff;
 /// `INET_DIAG_PAD`: filler before a 64-bit attribute where the machine wants it aligned. Since Linux 4.7.
 const PAD: u16 = 14;
+/// `INET_DIAG_INFO`: what it holds depends on the row's protocol.
+const INFO: u16 = 2;
+/// Where the table has it for MPTCP's rows and for those of other protocols than TCP: numbers that no attribute can
+/// have.
+const MPTCP_INFO: u16 = 0x8000 | INFO;
+const OTHER_INFO: u16 = 0xc000 | INFO;
+/// `INET_DIAG_ULP_INFO`, whose nested attributes are counted too.
+const ULP_INFO: u16 = 19;
 
 /// An attribute's payload becomes its type.
-trait Decode<'a>: Sized {
+pub(crate) trait Decode<'a>: Sized {
     /// `None` when the payload cannot be what the attribute's number says.
     fn decode(payload: &'a [u8]) -> Option<Self>;
 
@@ -159,8 +174,12 @@ macro_rules! attributes {
 attributes! { 'a:
     /// Memory use, the old way.
     1 "INET_DIAG_MEMINFO" meminfo: meminfo::MemInfo;
-    /// `tcp_info`. Not in time-wait and request sockets' rows.
-    2 "INET_DIAG_INFO" info: info::TcpInfo;
+    /// `tcp_info`. Only of TCP's rows, and not in those of time-wait and request sockets.
+    2 "INET_DIAG_INFO" info: info::TcpInfo<'a>;
+    /// The same of an MPTCP connection.
+    0x8002 "INET_DIAG_INFO" mptcp_info: mptcp_info::MptcpInfo<'a>;
+    /// The same of other protocols.
+    0xc002 "INET_DIAG_INFO" other_info: other_info::OtherInfo<'a>;
     /// What vegas (and others that imitate it) tells of itself.
     3 "INET_DIAG_VEGASINFO" vegas_info: vegas_info::VegasInfo;
     /// Name of the congestion control.
@@ -199,6 +218,28 @@ attributes! { 'a:
     21 "INET_DIAG_CGROUP_ID" cgroup_id: cgroup_id::CgroupId;
     /// Socket options as bits.
     22 "INET_DIAG_SOCKOPT" sockopt: sockopt::SockOpt;
+}
+
+/// A number of a [`Tally`] in words: `22`, and of an attribute within another one the path to it, such as `19.2.7`
+/// (`ULP_INFO`, `TLS`, number 7). A nested number 0 stands for a length that cannot be right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path(pub u16);
+
+impl Path {
+    /// The number within its nest, 0 to 255; that of the attribute itself where it is not nested.
+    pub fn last(self) -> u16 {
+        ulp_info::nested_place(self.0).map_or(self.0, |(_, inner)| inner.into())
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match ulp_info::nested_place(self.0) {
+            None => write!(formatter, "{}", self.0),
+            Some((0, inner)) => write!(formatter, "{ULP_INFO}.{inner}"),
+            Some((nest, inner)) => write!(formatter, "{ULP_INFO}.{nest}.{inner}"),
+        }
+    }
 }
 
 /// An attribute's length cannot be right: the walk ended before its time.
@@ -265,17 +306,31 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
-/// Puts all attributes into place; returns where a damaged length ended the walk. Of an attribute that
+/// The number under which the table has an attribute of a row of this protocol.
+const fn place(number: u16, protocol: Protocol) -> u16 {
+    match (number, protocol) {
+        (INFO, Protocol::TCP) => INFO,
+        (INFO, Protocol::MPTCP) => MPTCP_INFO,
+        (INFO, _) => OTHER_INFO,
+        _ => number,
+    }
+}
+
+/// Puts the attributes that are selected into place; returns where a damaged length ended the walk. Of an attribute that
 /// comes twice the last is kept, as the kernel's own parser does.
 pub(crate) fn walk<'a>(
     bytes: &'a [u8],
+    reading: Reading,
     attributes: &mut impl Put<'a>,
     unknown: &mut Tally,
     malformed: &mut Tally,
 ) -> Option<AttributeError> {
+    let Reading { protocol, selection } = reading;
     for item in Walk::new(bytes) {
         match item {
-            Ok((number, payload)) => match attributes.put(number, payload) {
+            Ok((number, _)) if !selection.takes(number) => {}
+            Ok((number, payload)) => match attributes.put(place(number, protocol), payload) {
+                Outcome::Stored if number == ULP_INFO => ulp_info::count(payload, unknown, malformed),
                 Outcome::Stored | Outcome::Padding => {}
                 Outcome::Unknown => unknown.add(number),
                 Outcome::Malformed => malformed.add(number),

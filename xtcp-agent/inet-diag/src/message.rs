@@ -5,8 +5,9 @@
 
 use core::fmt;
 
-use crate::attr::{self, AttributeError, Attributes, Tally};
+use crate::attr::{self, AttributeError, Attributes, Selection, Tally};
 use crate::bytes::Native;
+use crate::request::Protocol;
 use crate::socket_id::{Family, SocketId};
 use crate::state::State;
 
@@ -21,7 +22,7 @@ pub struct Header {
     /// TCP state, see [`Header::state`]. A request socket says SYN-RECV; a time-wait socket may say FIN-WAIT-2.
     pub state: u8,
     /// The timer that runs: 0 none, 1 retransmission (or reordering, or loss probe), 2 keepalive (or SYN-ACK),
-    /// 3 time-wait, 4 zero-window probe.
+    /// 3 time-wait, 4 zero-window probe, 5 delayed acknowledgement (Linux 6.15).
     pub timer: u8,
     /// Retransmissions or probes in a row, of that timer.
     pub retrans: u8,
@@ -67,9 +68,25 @@ impl Header {
     }
 }
 
+/// What a row does not say of itself, and what is wanted of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// The protocol that the request named. What `INET_DIAG_INFO` holds depends on it.
+    pub protocol: Protocol,
+    /// The attributes that are decoded; the others are stepped over, and are neither unknown nor malformed.
+    pub selection: Selection,
+}
+
+impl Reading {
+    /// All attributes of a row of TCP.
+    pub const TCP: Self = Self { protocol: Protocol::TCP, selection: Selection::ALL };
+}
+
 /// A row with all its attributes. Text and raw bytes borrow from the datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decoded<'a> {
+    /// How it was read.
+    pub reading: Reading,
     /// Its header.
     pub header: Header,
     /// Its attributes.
@@ -102,21 +119,28 @@ impl fmt::Display for MessageError {
 
 impl core::error::Error for MessageError {}
 
-/// Decodes the payload of a [`crate::framing::Body::Data`] message of type 18 or 20.
+/// Decodes the payload of a [`crate::framing::Body::Data`] message of type 18 or 20 that answers a request for TCP.
 #[inline]
 pub fn decode(payload: &[u8]) -> Result<Decoded<'_>, MessageError> {
+    decode_as(payload, Reading::TCP)
+}
+
+/// Decodes the payload of a message that answers a request for any protocol, as far as it is wanted.
+#[inline]
+pub fn decode_as(payload: &[u8], reading: Reading) -> Result<Decoded<'_>, MessageError> {
     let (Some(header), Some(rest)) = (Header::decode(payload), payload.get(ROW_LEN..)) else {
         return Err(MessageError::Truncated { available: payload.len() });
     };
     let mut decoded = Decoded {
+        reading,
         header,
         attributes: Attributes::default(),
         unknown: Tally::default(),
         malformed: Tally::default(),
         damage: None,
     };
-    let Decoded { header: _, attributes, unknown, malformed, damage } = &mut decoded;
-    *damage = attr::walk(rest, attributes, unknown, malformed);
+    let Decoded { reading: _, header: _, attributes, unknown, malformed, damage } = &mut decoded;
+    *damage = attr::walk(rest, reading, attributes, unknown, malformed);
     Ok(decoded)
 }
 

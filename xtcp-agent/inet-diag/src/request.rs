@@ -27,6 +27,10 @@ impl Protocol {
     pub const TCP: Self = Self(6);
     /// `IPPROTO_UDP`.
     pub const UDP: Self = Self(17);
+    /// `IPPROTO_DCCP`. Left the kernel with Linux 6.16.
+    pub const DCCP: Self = Self(33);
+    /// `IPPROTO_SCTP`.
+    pub const SCTP: Self = Self(132);
     /// `IPPROTO_MPTCP`, 262: the sockets that programs hold; their subflows are TCP. Since Linux 5.9, where the kernel
     /// has `CONFIG_INET_MPTCP_DIAG`, else it answers `ENOENT`; listeners are among them since 5.19. Their
     /// `INET_DIAG_INFO` is an `mptcp_info`. A lookup finds one by its token alone, which it takes for the lower half
@@ -68,7 +72,7 @@ const INET_DIAG_REQ_PROTOCOL: u16 = 3;
 pub struct Extras<'f> {
     /// Only sockets that pass; [`Program::EVERYTHING`] for all.
     pub filter: &'f Program,
-    /// With what BPF programs keep with each socket, in every map (`SK_BPF_STORAGES`). Since Linux 5.6, and to
+    /// With what BPF programs keep with each socket, in every map (`SK_BPF_STORAGES`). Since Linux 5.7, and to
     /// `CAP_BPF` (before 5.8 `CAP_SYS_ADMIN`) only, else `EPERM`.
     pub bpf_storages: bool,
 }

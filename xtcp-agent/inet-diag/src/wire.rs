@@ -13,9 +13,10 @@ use core::fmt;
 use crate::attr::info::AccEcnLayout;
 use crate::attr::{self, AttributeError, Places, Tally};
 use crate::bytes::{Native, port_at};
-use crate::message::{MessageError, ROW_LEN};
+use crate::message::{MessageError, ROW_LEN, Reading};
 
 mod fields;
+mod layers;
 mod writer;
 
 use writer::Writer;
@@ -43,6 +44,7 @@ pub struct Context<'a> {
 pub struct Row<'a> {
     header: &'a [u8; ROW_LEN],
     attributes: &'a [u8],
+    reading: Reading,
 }
 
 /// What was written.
@@ -84,11 +86,17 @@ impl fmt::Display for NoRoom {
 impl core::error::Error for NoRoom {}
 
 impl<'a> Row<'a> {
-    /// The payload of a [`crate::framing::Body::Data`] message of type 18 or 20.
+    /// The payload of a [`crate::framing::Body::Data`] message of type 18 or 20 that answers a request for TCP.
     #[inline]
     pub fn new(payload: &'a [u8]) -> Result<Self, MessageError> {
+        Self::new_as(payload, Reading::TCP)
+    }
+
+    /// The payload of a message that answers a request for any protocol. What is not selected will not be written.
+    #[inline]
+    pub fn new_as(payload: &'a [u8], reading: Reading) -> Result<Self, MessageError> {
         match payload.split_first_chunk() {
-            Some((header, attributes)) => Ok(Self { header, attributes }),
+            Some((header, attributes)) => Ok(Self { header, attributes, reading }),
             None => Err(MessageError::Truncated { available: payload.len() }),
         }
     }
@@ -134,7 +142,7 @@ impl<'a> Row<'a> {
         let mut places = Places::default();
         let mut findings = Findings::default();
         let Findings { unknown, malformed, damage } = &mut findings;
-        *damage = attr::walk(self.attributes, &mut places, unknown, malformed);
+        *damage = attr::walk(self.attributes, self.reading, &mut places, unknown, malformed);
         (places, findings)
     }
 
@@ -155,7 +163,7 @@ impl<'a> Row<'a> {
         }
         let (places, findings) = self.walk();
         let mut writer = Writer::new(out);
-        fields::write(&mut writer, self.header, &places, context);
+        fields::write(&mut writer, self.header, self.reading, &places, context);
         Ok(Written { len: writer.len(), findings })
     }
 }

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use xtcp_inet_diag::attr::Selection;
 use xtcp_inet_diag::framing::{Message, Messages};
+use xtcp_inet_diag::message::Reading;
+use xtcp_inet_diag::request::Protocol;
 use xtcp_inet_diag::wire::Row;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::RecordMethod;
 
@@ -172,7 +175,9 @@ impl Run<'_> {
         rows: &mut Rows,
     ) {
         let Some((origin, payload)) = dumps.take(timestamp_ns, message) else { return };
-        let Ok(row) = Row::new(payload) else {
+        // What INFO holds depends on the protocol. Most dumps are of TCP.
+        let protocol = origin.protocol.map_or(Protocol::TCP, Protocol);
+        let Ok(row) = Row::new_as(payload, Reading { protocol, selection: Selection::ALL }) else {
             summary.malformed_rows += 1;
             return;
         };
@@ -197,7 +202,6 @@ impl Run<'_> {
         let Self { builder, template, .. } = self;
         let known = template.take().filter(|(of, _)| *of == (origin, netns_inode));
         let (_, template) = template.insert(known.unwrap_or_else(|| {
-            // `origin.protocol` is what tells an MPTCP socket's INFO from a TCP socket's.
             let Origin { dump, timestamp_ns, protocol: _, lookup } = origin;
             let name = if netns_inode == 0 { String::new() } else { format!("netns:[{netns_inode}]") };
             let context = Context {

@@ -90,7 +90,7 @@ fn attributes(f: &mut fmt::Formatter<'_>, by_number: &BTreeMap<u16, u64>, others
     write!(f, "{}", by_number.values().sum::<u64>() + others)?;
     let named = by_number.iter().map(|(number, count)| {
         let name = attr::name(*number)
-            .map_or_else(|| format!("number {number}"), |name| format!("{name} = {number}"));
+            .map_or_else(|| format!("number {}", attr::Path(*number)), |name| format!("{name} = {number}"));
         (name, *count)
     });
     list(f, named.chain((others > 0).then(|| ("further numbers".to_owned(), others))))

@@ -4,7 +4,8 @@
 use super::Decode;
 use crate::bytes::Native;
 
-const LEN: usize = 20;
+/// Bytes of `struct tcp_bbr_info` of the first bbr.
+pub(crate) const LEN: usize = 20;
 
 /// What bbr tells of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

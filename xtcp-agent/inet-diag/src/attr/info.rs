@@ -1,4 +1,4 @@
-//! `INET_DIAG_INFO`, `struct tcp_info` (`include/uapi/linux/tcp.h`, filled by `tcp_get_info()`).
+//! `INET_DIAG_INFO` of TCP, `struct tcp_info` (`include/uapi/linux/tcp.h`, filled by `tcp_get_info()`).
 //!
 //! It only ever grew at its end: 104 bytes in 2.6.14, 136 in 4.2, 192 in 4.10, 248 in 6.7, 280 in 6.18. A
 //! field that ends past the payload is `None`. Neither time-wait nor request sockets have it. For a listener
@@ -36,14 +36,16 @@ macro_rules! tcp_info {
         ///
         /// Segments are packets as the sender counts them. Counters of 32 bits wrap.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-        pub struct TcpInfo {
+        pub struct TcpInfo<'a> {
             $($(#[$doc])* pub $field: Option<$type>,)*
+            /// What a later kernel appended; empty up to Linux 7.3.
+            pub tail: &'a [u8],
         }
 
-        impl TcpInfo {
+        impl<'a> TcpInfo<'a> {
             #[inline]
-            fn read(payload: &[u8]) -> Self {
-                Self { $($field: <$type>::at(payload, $offset),)* }
+            fn read(payload: &[u8], tail: &'a [u8]) -> Self {
+                Self { $($field: <$type>::at(payload, $offset),)* tail }
             }
         }
 
@@ -213,13 +215,13 @@ pub(crate) fn padded(payload: &[u8]) -> [u8; LEN] {
     padded
 }
 
-impl Decode<'_> for TcpInfo {
+impl<'a> Decode<'a> for TcpInfo<'a> {
     #[inline]
-    fn decode(payload: &[u8]) -> Option<Self> {
+    fn decode(payload: &'a [u8]) -> Option<Self> {
         // Where the length is known, the compiler drops the check that each field would need.
-        Some(match payload.first_chunk::<LEN>() {
-            Some(whole) => Self::read(whole),
-            None => Self::read(payload),
+        Some(match payload.split_first_chunk::<LEN>() {
+            Some((whole, tail)) => Self::read(whole, tail),
+            None => Self::read(payload, &[]),
         })
     }
 }
@@ -288,7 +290,7 @@ impl AccEcn {
     }
 }
 
-impl TcpInfo {
+impl TcpInfo<'_> {
     /// Shift of the window that the peer offers, 0 to 14.
     pub fn snd_wscale(&self) -> Option<u8> {
         self.wscales.map(snd_wscale)

@@ -1,3 +1,4 @@
+use std::string::{String, ToString};
 use std::vec::Vec;
 
 use super::*;
@@ -11,9 +12,18 @@ struct Walked<'a> {
 }
 
 fn walk(bytes: &[u8]) -> Walked<'_> {
+    walk_as(bytes, Reading::TCP)
+}
+
+fn walk_as(bytes: &[u8], reading: Reading) -> Walked<'_> {
     let mut walked = Walked::default();
-    walked.damage = super::walk(bytes, &mut walked.attributes, &mut walked.unknown, &mut walked.malformed);
+    let Walked { attributes, unknown, malformed, damage } = &mut walked;
+    *damage = super::walk(bytes, reading, attributes, unknown, malformed);
     walked
+}
+
+fn paths(tally: &Tally) -> Vec<(String, u16)> {
+    tally.iter().map(|(number, count)| (Path(number).to_string(), count)).collect()
 }
 
 fn attribute(number: u16, payload: &[u8]) -> Vec<u8> {
@@ -84,12 +94,14 @@ fn nested_upper_layer_attributes_are_read_with_or_without_the_nested_flag() {
     tls.extend(attribute(3, &2_u16.to_ne_bytes()));
     tls.extend(attribute(4, &3_u16.to_ne_bytes()));
     tls.extend(attribute(5, &[]));
+    tls.extend(attribute(7, &1024_u16.to_ne_bytes()));
     tls.extend(attribute(77, &[]));
     let mut ulp = attribute(1, b"tls\0");
     ulp.extend(attribute(0x2 | 0x8000, &tls));
     ulp.extend(attribute(9, &[]));
     let bytes = attribute(0x13 | 0x8000, &ulp);
-    let ulp = walk(&bytes).attributes.ulp_info.unwrap();
+    let walked = walk(&bytes);
+    let ulp = walked.attributes.ulp_info.unwrap();
     assert_eq!(ulp.name, Some("tls"));
     let expected = ulp_info::TlsInfo {
         version: Some(0x0304),
@@ -98,9 +110,11 @@ fn nested_upper_layer_attributes_are_read_with_or_without_the_nested_flag() {
         rx_conf: Some(3),
         zc_ro_tx: true,
         rx_no_pad: false,
+        tx_max_payload_len_bytes: Some(1024),
     };
     assert_eq!(ulp.tls, Some(expected));
-    assert_eq!((ulp.mptcp, ulp.skipped), (None, 2));
+    assert_eq!((ulp.mptcp, walked.malformed), (None, Tally::default()));
+    assert_eq!(paths(&walked.unknown), [("19.2.77".into(), 1), ("19.9".into(), 1)]);
 }
 
 #[test]
@@ -112,11 +126,13 @@ fn a_damaged_nested_attribute_leaves_its_neighbours() {
     let mut ulp = attribute(3, &mptcp);
     ulp.extend(attribute(1, b"mptcp\0"));
     let bytes = attribute(19, &ulp);
-    let ulp = walk(&bytes).attributes.ulp_info.unwrap();
+    let walked = walk(&bytes);
+    let ulp = walked.attributes.ulp_info.unwrap();
     assert_eq!(ulp.name, Some("mptcp"));
     let mptcp = ulp.mptcp.unwrap();
     assert_eq!((mptcp.token_rem, mptcp.map_seq, mptcp.id_rem), (Some(7), None, Some(2)));
-    assert_eq!(ulp.skipped, 2);
+    assert!(walked.unknown.is_empty());
+    assert_eq!(paths(&walked.malformed), [("19.3.4".into(), 1), ("19.3.0".into(), 1)]);
 }
 
 #[test]
@@ -142,4 +158,60 @@ fn every_number_up_to_the_newest_has_a_name() {
         assert!(name(number).is_some_and(|name| name.starts_with("INET_DIAG_")), "{number}");
     }
     assert_eq!((name(0), name(23)), (None, None));
+}
+
+#[test]
+fn what_info_holds_depends_on_the_protocol_and_is_never_mistaken_for_tcp_info() {
+    let bytes = attribute(2, &[7; 96]);
+    let info = |protocol| walk_as(&bytes, Reading { protocol, selection: Selection::ALL }).attributes;
+    let [tcp, mptcp, sctp] = [Protocol::TCP, Protocol::MPTCP, Protocol::SCTP].map(info);
+    assert!(tcp.info.is_some() && tcp.mptcp_info.is_none() && tcp.other_info.is_none());
+    assert_eq!((mptcp.info, mptcp.other_info), (None, None));
+    assert_eq!(mptcp.mptcp_info.unwrap().token, Some(0x0707_0707));
+    assert_eq!((sctp.info, sctp.mptcp_info), (None, None));
+    assert_eq!(sctp.other_info, Some(other_info::OtherInfo(&[7; 96])));
+}
+
+#[test]
+fn the_table_s_own_numbers_cannot_come_from_a_message() {
+    // NLA_F_NESTED and NLA_F_NET_BYTEORDER are stripped: what is left is a plain INFO.
+    for number in [MPTCP_INFO, OTHER_INFO] {
+        let bytes = attribute(number, &[7; 96]);
+        let walked = walk(&bytes);
+        assert!(walked.attributes.info.is_some(), "{number:#x}");
+        assert_eq!((walked.attributes.mptcp_info, walked.attributes.other_info), (None, None));
+    }
+}
+
+#[test]
+fn what_is_not_selected_is_neither_decoded_nor_counted_but_the_unknown_is() {
+    let mut bytes = attribute(4, b"\0");
+    bytes.extend(attribute(15, &[1; 4]));
+    bytes.extend(attribute(99, &[]));
+    let reading = Reading { protocol: Protocol::TCP, selection: Selection::MARK };
+    let walked = walk_as(&bytes, reading);
+    assert_eq!(
+        walked.attributes,
+        Attributes { mark: Some(mark::Mark(0x0101_0101)), ..Attributes::default() }
+    );
+    assert!(walked.malformed.is_empty());
+    assert_eq!(walked.unknown.iter().collect::<Vec<_>>(), [(99, 1)]);
+}
+
+#[test]
+fn bpf_storages_are_each_map_s_value() {
+    let storage = |id: u32, value: &[u8]| {
+        let mut bytes = attribute(2, &id.to_ne_bytes());
+        // SK_DIAG_BPF_STORAGE_PAD, as the kernel puts before a value of 8 bytes and more.
+        bytes.extend(attribute(1, &[]));
+        bytes.extend(attribute(3, value));
+        attribute(1, &bytes)
+    };
+    let mut payload = storage(7, &[1; 8]);
+    payload.extend(attribute(1, &attribute(2, &[0; 3])));
+    payload.extend(storage(9, &[]));
+    let bytes = attribute(20, &payload);
+    let storages = walk(&bytes).attributes.sk_bpf_storages.unwrap();
+    let found: Vec<_> = storages.storages().map(|storage| (storage.map_id, storage.value)).collect();
+    assert_eq!(found, [(7, &[1; 8][..]), (9, &[][..])]);
 }

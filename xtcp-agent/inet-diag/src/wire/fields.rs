@@ -1,24 +1,28 @@
 //! Which field gets which number. One line a field, in the order of the numbers.
 
-use super::Context;
 use super::writer::Writer;
-use crate::attr::Places;
+use super::{Context, layers};
 use crate::attr::info::{self, AccEcn, Whole};
-use crate::attr::ulp_info;
+use crate::attr::ulp_info::UlpInfo;
+use crate::attr::{Decode, Places};
 use crate::bytes::{Native, array_at, port_at, text};
-use crate::message::ROW_LEN;
+use crate::message::{ROW_LEN, Reading};
+use crate::request::Protocol;
 use crate::socket_id::Family;
 
 /// The whole record.
 pub(super) fn write(
     writer: &mut Writer<'_>,
     row: &[u8; ROW_LEN],
+    reading: Reading,
     places: &Places<'_>,
     context: &Context<'_>,
 ) {
     let Places {
         meminfo,
         info,
+        mptcp_info: _,
+        other_info: _,
         vegas_info,
         cong,
         tos,
@@ -28,19 +32,18 @@ pub(super) fn write(
         dctcp_info,
         protocol,
         sk_v6only,
-        // SCTP's; no TCP socket has them.
         locals: _,
         peers: _,
         mark,
         bbr_info,
         class_id,
-        // Secrets and foreign programs' data: not exported.
         md5sig: _,
         ulp_info,
         sk_bpf_storages: _,
         cgroup_id,
         sockopt,
     } = *places;
+    // Those that are not named here are `layers`'.
     let Context { before, counter, between, after, accecn } = *context;
     let padded;
     let whole = if let Some(whole) = info.and_then(|payload| payload.first_chunk()) {
@@ -78,14 +81,21 @@ pub(super) fn write(
     writer.run(after);
     writer.uint32::<3100>(mark.map_or(0, |payload| u32_at(payload, 0)));
     writer.optional::<3101>(sk_v6only.map(|payload| u8_at(payload, 0).min(1)));
-    writer.uint32::<3102>(protocol.map_or(0, |payload| u8_at(payload, 0)));
-    if let Some(name) = ulp_info.and_then(ulp_info::name) {
+    writer.uint32::<3102>(match protocol {
+        Some(payload) => u8_at(payload, 0),
+        None if reading.protocol == Protocol::TCP => 0,
+        None => reading.protocol.0.into(),
+    });
+    let ulp = ulp_info.and_then(UlpInfo::decode);
+    if let Some(name) = ulp.and_then(|ulp| ulp.name) {
         writer.bytes::<3103>(name.as_bytes());
     }
+    layers::raw(writer, places, reading);
     if let (Some(whole), Some(payload)) = (&whole, info) {
         let is_there = payload.len() >= info::LEN;
         accurate_ecn(writer, whole, is_there.then(|| AccEcn::unpack(whole.accecn_word(), accecn)));
     }
+    layers::write(writer, places, ulp.as_ref());
 }
 
 /// `struct inet_diag_msg`.
@@ -184,7 +194,6 @@ fn congestion_details(
         writer.uint32::<1805>(u32_at(payload, 12));
     }
     if let Some(payload) = bbr_info {
-        // What follows is of versions whose fields the contract has no columns for.
         writer.uint32::<1901>(u32_at(payload, 0));
         writer.uint32::<1902>(u32_at(payload, 4));
         writer.uint32::<1903>(u32_at(payload, 8));

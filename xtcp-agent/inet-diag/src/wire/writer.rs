@@ -5,6 +5,7 @@
 #![allow(clippy::inline_always, reason = "the keys are constants that have to reach the shifts")]
 
 use super::NUMBERS_ROOM;
+use crate::attr::endpoint::Endpoint;
 
 /// Writes fields one behind the other.
 pub(super) struct Writer<'a> {
@@ -69,6 +70,19 @@ impl<'a> Writer<'a> {
             let at = put_word(self.out, self.at, word, len);
             let at = put_varint(self.out, at, bytes.len() as u64);
             self.at = put_bytes(self.out, at, bytes);
+        }
+    }
+
+    /// `bytes = NUMBER` that are addresses one behind the other, left out when there is none.
+    pub(super) fn endpoints<const NUMBER: u32>(&mut self, endpoints: impl Iterator<Item = Endpoint> + Clone) {
+        let count = endpoints.clone().count();
+        if count != 0 {
+            let Key { word, len } = const { Key::bytes(NUMBER) };
+            let at = put_word(self.out, self.at, word, len);
+            self.at = put_varint(self.out, at, (count * Endpoint::ENCODED_LEN) as u64);
+            for endpoint in endpoints {
+                self.at = put_bytes(self.out, self.at, &endpoint.encode());
+            }
         }
     }
 

@@ -27,6 +27,8 @@ fn values(attributes: &Attributes<'_>) -> Vec<(u16, String)> {
     let Attributes {
         meminfo,
         info,
+        mptcp_info,
+        other_info,
         vegas_info,
         cong,
         tos,
@@ -47,6 +49,7 @@ fn values(attributes: &Attributes<'_>) -> Vec<(u16, String)> {
         cgroup_id,
         sockopt,
     } = attributes;
+    assert_eq!((mptcp_info, other_info), (&None, &None), "a TCP row");
     let texts = [
         (1, format!("{meminfo:?}")),
         (2, format!("{info:?}")),

@@ -4,7 +4,7 @@ use xtcp_inet_diag::message::{MessageError, ROW_LEN};
 use xtcp_inet_diag::wire::{NoRoom, Row};
 
 use super::fixtures::all_rows;
-use super::same::{Beside, assert_same};
+use super::same::{Beside, READINGS, assert_same, assert_same_as};
 
 const LAYOUTS: [AccEcnLayout; 2] = [AccEcnLayout::Halves, AccEcnLayout::BitFields];
 
@@ -14,6 +14,9 @@ fn every_captured_row_has_the_bytes_of_prost() {
         for layout in LAYOUTS {
             for counter in [0, 1, 1 << 20, u64::MAX] {
                 assert_same(payload, &Beside::new(counter), layout);
+            }
+            for reading in READINGS {
+                assert_same_as(payload, reading, &Beside::new(1), layout);
             }
         }
     }
@@ -49,11 +52,10 @@ fn an_attribute_of_any_length_with_its_largest_numbers_has_the_bytes_of_prost_an
     let beside = Beside::new(u64::MAX);
     for number in 0..=40 {
         for len in 0..300 {
-            assert_same(
-                &row(&[0xff; ROW_LEN], &[(number, vec![0xff; len])]),
-                &beside,
-                AccEcnLayout::BitFields,
-            );
+            let row = row(&[0xff; ROW_LEN], &[(number, vec![0xff; len])]);
+            for reading in READINGS {
+                assert_same_as(&row, reading, &beside, AccEcnLayout::BitFields);
+            }
         }
     }
     for layout in LAYOUTS {
@@ -62,7 +64,30 @@ fn an_attribute_of_any_length_with_its_largest_numbers_has_the_bytes_of_prost_an
         let text = vec![b'x'; usize::from(u16::MAX) - 8];
         all[4].1.clone_from(&text);
         all[19].1 = attribute(1, &text[4..]);
-        assert_same(&row(&[0xff; ROW_LEN], &all), &beside, layout);
+        let row = row(&[0xff; ROW_LEN], &all);
+        for reading in READINGS {
+            assert_same_as(&row, reading, &beside, layout);
+        }
+    }
+}
+
+#[test]
+fn nested_attributes_of_any_length_with_their_largest_numbers_have_the_bytes_of_prost() {
+    let beside = Beside::new(u64::MAX);
+    let row = |nest: &[u8]| row(&[0; ROW_LEN], &[(19, nest.to_vec())]);
+    for nest in 0..5 {
+        for number in 0..14 {
+            for len in 0..10 {
+                let inner = attribute(number, &vec![0xff; len]);
+                assert_same(&row(&attribute(nest, &inner)), &beside, AccEcnLayout::Halves);
+            }
+        }
+        let all: Vec<u8> = (0..14).flat_map(|number| attribute(number, &[0xff; 8])).collect();
+        let whole = row(&[attribute(1, b"name\0"), attribute(nest, &all)].concat());
+        for end in ROW_LEN..whole.len() {
+            assert_same(&whole[..end], &beside, AccEcnLayout::Halves);
+        }
+        assert_same(&whole, &beside, AccEcnLayout::Halves);
     }
 }
 

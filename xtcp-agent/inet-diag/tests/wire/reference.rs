@@ -3,12 +3,15 @@
 //! Destructures the decoder's structs in full: an attribute or a field that the decoder learns and this forgets does
 //! not compile.
 
+mod layers;
+
 use xtcp_inet_diag::attr::info::{AccEcn, AccEcnLayout, TcpInfo};
 use xtcp_inet_diag::attr::{
-    Attributes, bbr_info::BbrInfo, dctcp_info::DctcpInfo, meminfo::MemInfo, sk_meminfo::SkMemInfo,
+    Attributes, Selection, bbr_info::BbrInfo, dctcp_info::DctcpInfo, meminfo::MemInfo, sk_meminfo::SkMemInfo,
     vegas_info::VegasInfo,
 };
-use xtcp_inet_diag::message::{Decoded, Header};
+use xtcp_inet_diag::message::{Decoded, Header, Reading};
+use xtcp_inet_diag::request::Protocol;
 use xtcp_inet_diag::socket_id::SocketId;
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::CongestionAlgorithm;
@@ -20,14 +23,25 @@ pub(crate) fn record(
     layout: AccEcnLayout,
 ) -> XtcpFlatRecord {
     header(&mut record, &decoded.header);
-    fill_attributes(&mut record, &decoded.attributes, layout);
+    let Reading { protocol, selection } = decoded.reading;
+    if protocol != Protocol::TCP {
+        record.inet_diag_protocol = protocol.0.into();
+    }
+    fill_attributes(&mut record, &decoded.attributes, layout, selection);
     record
 }
 
-fn fill_attributes(record: &mut XtcpFlatRecord, attributes: &Attributes<'_>, layout: AccEcnLayout) {
+fn fill_attributes(
+    record: &mut XtcpFlatRecord,
+    attributes: &Attributes<'_>,
+    layout: AccEcnLayout,
+    selection: Selection,
+) {
     let Attributes {
         meminfo,
         info,
+        mptcp_info,
+        other_info,
         vegas_info,
         cong,
         tos,
@@ -37,16 +51,14 @@ fn fill_attributes(record: &mut XtcpFlatRecord, attributes: &Attributes<'_>, lay
         dctcp_info,
         protocol,
         sk_v6only,
-        // SCTP's; no TCP socket has them.
-        locals: _,
-        peers: _,
+        locals,
+        peers,
         mark,
         bbr_info,
         class_id,
-        // Secrets and foreign programs' data: not exported.
-        md5sig: _,
+        md5sig,
         ulp_info,
-        sk_bpf_storages: _,
+        sk_bpf_storages,
         cgroup_id,
         sockopt,
     } = attributes;
@@ -68,10 +80,22 @@ fn fill_attributes(record: &mut XtcpFlatRecord, attributes: &Attributes<'_>, lay
     record.c_group = cgroup_id.map_or(0, |cgroup_id| cgroup_id.0);
     record.mark = mark.map_or(0, |mark| mark.0);
     record.skv6only = sk_v6only.map(|only| only.0);
-    record.inet_diag_protocol = protocol.map_or(0, |protocol| protocol.0.into());
-    if let Some(name) = ulp_info.and_then(|ulp| ulp.name) {
-        name.clone_into(&mut record.ulp_name);
+    if let Some(protocol) = protocol {
+        record.inet_diag_protocol = protocol.0.into();
     }
+    if let Some(info) = mptcp_info {
+        layers::mptcp_info(record, info);
+    }
+    if let Some(ulp) = ulp_info {
+        layers::ulp(record, ulp);
+    }
+    if let Some(keys) = md5sig {
+        layers::md5sig(record, *keys, selection);
+    }
+    record.inet_diag_info = other_info.map(|info| info.0.to_vec()).unwrap_or_default();
+    record.sk_bpf_storages = sk_bpf_storages.map(|storages| storages.0.to_vec()).unwrap_or_default();
+    record.sctp_locals = locals.map(|locals| layers::encoded(locals.addresses())).unwrap_or_default();
+    record.sctp_peers = peers.map(|peers| layers::encoded(peers.addresses())).unwrap_or_default();
 }
 
 fn congestion_enum(name: &str) -> CongestionAlgorithm {
@@ -164,8 +188,8 @@ fn congestion_details(
         record.dctcp_info_ab_ecn = ab_ecn_bytes;
         record.dctcp_info_ab_tot = ab_tot_bytes;
     }
-    // The tail is of versions whose fields the contract has no columns for.
-    if let Some(&BbrInfo { bw_lo, bw_hi, min_rtt_us, pacing_gain, cwnd_gain, tail: _ }) = bbr {
+    if let Some(&BbrInfo { bw_lo, bw_hi, min_rtt_us, pacing_gain, cwnd_gain, tail }) = bbr {
+        record.bbr_info_tail = tail.to_vec();
         record.bbr_info_bw_lo = bw_lo;
         record.bbr_info_bw_hi = bw_hi;
         record.bbr_info_min_rtt = min_rtt_us;
@@ -174,7 +198,7 @@ fn congestion_details(
     }
 }
 
-fn accecn(record: &mut XtcpFlatRecord, info: &TcpInfo, layout: AccEcnLayout) {
+fn accecn(record: &mut XtcpFlatRecord, info: &TcpInfo<'_>, layout: AccEcnLayout) {
     if let Some(AccEcn { ecn_mode, opt_seen, fail_mode, options2 }) = info.accecn(layout) {
         record.tcp_info_ecn_mode = ecn_mode.map(u32::from);
         record.tcp_info_accecn_opt_seen = opt_seen.into();
@@ -184,7 +208,7 @@ fn accecn(record: &mut XtcpFlatRecord, info: &TcpInfo, layout: AccEcnLayout) {
 }
 
 #[expect(clippy::too_many_lines, reason = "one line a field of a long struct")]
-fn tcp_info(record: &mut XtcpFlatRecord, info: &TcpInfo) {
+fn tcp_info(record: &mut XtcpFlatRecord, info: &TcpInfo<'_>) {
     let TcpInfo {
         state,
         ca_state,
@@ -253,7 +277,9 @@ fn tcp_info(record: &mut XtcpFlatRecord, info: &TcpInfo) {
         received_e0_bytes,
         received_ce_bytes,
         accecn_word: _,
+        tail,
     } = *info;
+    record.tcp_info_tail = tail.to_vec();
     record.tcp_info_state = state.map_or(0, u32::from);
     record.tcp_info_ca_state = ca_state.map_or(0, u32::from);
     record.tcp_info_retransmits = retransmits.map_or(0, u32::from);

@@ -2,8 +2,10 @@
 //! fuzz target `dump`.
 
 use prost::Message;
+use xtcp_inet_diag::attr::Selection;
 use xtcp_inet_diag::attr::info::AccEcnLayout;
-use xtcp_inet_diag::message::decode;
+use xtcp_inet_diag::message::{Reading, decode_as};
+use xtcp_inet_diag::request::Protocol;
 use xtcp_inet_diag::wire::{Context, Findings, Row, Written};
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 
@@ -52,10 +54,24 @@ impl Beside {
     }
 }
 
-/// Both ways agree on a row.
+/// Every protocol whose INFO is another, and selections of attributes.
+pub(crate) const READINGS: [Reading; 5] = [
+    Reading::TCP,
+    Reading { protocol: Protocol::MPTCP, selection: Selection::ALL },
+    Reading { protocol: Protocol::SCTP, selection: Selection::ALL },
+    Reading { protocol: Protocol::TCP, selection: Selection::DEFAULT },
+    Reading { protocol: Protocol::TCP, selection: Selection::NONE },
+];
+
+/// Both ways agree on a row of TCP.
 pub(crate) fn assert_same(payload: &[u8], beside: &Beside, layout: AccEcnLayout) {
+    assert_same_as(payload, Reading::TCP, beside, layout);
+}
+
+/// Both ways agree on a row.
+pub(crate) fn assert_same_as(payload: &[u8], reading: Reading, beside: &Beside, layout: AccEcnLayout) {
     let context = beside.context(layout);
-    let (row, decoded) = match (Row::new(payload), decode(payload)) {
+    let (row, decoded) = match (Row::new_as(payload, reading), decode_as(payload, reading)) {
         (Err(error), Err(same)) => {
             assert_eq!(error, same);
             return;
