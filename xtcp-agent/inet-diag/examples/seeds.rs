@@ -11,6 +11,9 @@ mod stream;
 use std::error::Error;
 use std::path::Path;
 
+/// Bytes of a stream: what a fuzzer can still change in all its places.
+const LONGEST: usize = 16 << 10;
+
 fn write(folder: &Path, target: &str, inputs: &[Vec<u8>]) -> Result<(), Box<dyn Error>> {
     let folder = folder.join(target);
     std::fs::create_dir_all(&folder).map_err(|error| format!("create {}: {error}", folder.display()))?;
@@ -28,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let owned = |inputs: &[&[u8]]| inputs.iter().map(|input| input.to_vec()).collect::<Vec<_>>();
     write(folder, "framing", &owned(&datagrams))?;
     write(folder, "attributes", &owned(&fixtures::all_rows()))?;
-    let streams: Vec<_> = datagrams.chunks(3).map(stream::join).collect();
-    write(folder, "dump", &streams)
+    let exchanges = fixtures::captures().iter().flat_map(fixtures::Capture::exchanges);
+    let streams = exchanges.map(|(_, answers)| stream::join(&answers)).filter(|one| one.len() <= LONGEST);
+    write(folder, "dump", &streams.collect::<Vec<_>>())
 }

@@ -18,3 +18,8 @@ mod differential;
 mod facts;
 #[path = "kernel_bytes/fixtures.rs"]
 mod fixtures;
+#[path = "kernel_bytes/oracle.rs"]
+mod oracle;
+#[path = "../fuzz/fuzz_targets/stream.rs"]
+#[allow(dead_code, reason = "joining is for seeds")]
+mod stream;

@@ -1,87 +1,45 @@
-//! Damaged bytes never panic, and a damaged attribute spoils only itself.
+//! Damaged bytes never panic, and a damage spoils no more than what it is in: an attribute, or with a length the rest
+//! of a row, or with a message's length the rest of a datagram.
 //!
-//! Sound because the rows are real and the damage is everywhere: every length, every byte, and random bytes.
-//! Where a row's attributes lie is found by a walk of its own here, not by the one under test.
+//! Sound because the bytes are real and the damage is everywhere: every length, every byte, and random bytes. Where
+//! messages and attributes lie is found by the oracle's walk, not by the one under test.
 
 use proptest::prelude::*;
-use xtcp_inet_diag::attr::Attributes;
-use xtcp_inet_diag::framing::{Body, Messages};
+use xtcp_inet_diag::framing::{Answer, Body, Ending, Header, Messages, Step};
 use xtcp_inet_diag::message::{Decoded, MessageError, ROW_LEN, decode};
 
-use super::fixtures::{all, all_rows};
+use super::fixtures::{Capture, SOCK_DIAG, all, all_rows, captures, every_datagram, every_row};
+use super::{oracle, stream};
+
+/// What a damaged byte is xored with.
+const FLIPS: [u8; 3] = [0x01, 0x80, 0xff];
 
 /// Number, first byte and first byte after the payload of each attribute of a whole row.
 fn places(row: &[u8]) -> Vec<(u16, usize, usize)> {
-    let mut places = Vec::new();
-    let mut at = ROW_LEN;
-    while at < row.len() {
-        let len = usize::from(u16::from_ne_bytes([row[at], row[at + 1]]));
-        places.push((u16::from_ne_bytes([row[at + 2], row[at + 3]]), at, at + len));
-        at += len.next_multiple_of(4);
-    }
-    places
-}
-
-/// Each attribute's number and what it decoded to, as text; `None` is left out.
-fn values(attributes: &Attributes<'_>) -> Vec<(u16, String)> {
-    let Attributes {
-        meminfo,
-        info,
-        mptcp_info,
-        other_info,
-        vegas_info,
-        cong,
-        tos,
-        tclass,
-        sk_meminfo,
-        shutdown,
-        dctcp_info,
-        protocol,
-        sk_v6only,
-        locals,
-        peers,
-        mark,
-        bbr_info,
-        class_id,
-        md5sig,
-        ulp_info,
-        sk_bpf_storages,
-        cgroup_id,
-        sockopt,
-    } = attributes;
-    assert_eq!((mptcp_info, other_info), (&None, &None), "a TCP row");
-    let texts = [
-        (1, format!("{meminfo:?}")),
-        (2, format!("{info:?}")),
-        (3, format!("{vegas_info:?}")),
-        (4, format!("{cong:?}")),
-        (5, format!("{tos:?}")),
-        (6, format!("{tclass:?}")),
-        (7, format!("{sk_meminfo:?}")),
-        (8, format!("{shutdown:?}")),
-        (9, format!("{dctcp_info:?}")),
-        (10, format!("{protocol:?}")),
-        (11, format!("{sk_v6only:?}")),
-        (12, format!("{locals:?}")),
-        (13, format!("{peers:?}")),
-        (15, format!("{mark:?}")),
-        (16, format!("{bbr_info:?}")),
-        (17, format!("{class_id:?}")),
-        (18, format!("{md5sig:?}")),
-        (19, format!("{ulp_info:?}")),
-        (20, format!("{sk_bpf_storages:?}")),
-        (21, format!("{cgroup_id:?}")),
-        (22, format!("{sockopt:?}")),
-    ];
-    texts.into_iter().filter(|(_, text)| text != "None").collect()
+    let (pieces, broken) = oracle::split_attributes(row);
+    assert_eq!(broken, None);
+    let place = |piece: &&[u8]| {
+        let start = piece.as_ptr().addr() - row.as_ptr().addr();
+        (oracle::number(piece), start, start + piece.len())
+    };
+    pieces.iter().map(place).collect()
 }
 
 /// Everything that `whole` has, `damaged` has as well, but for these numbers.
-fn assert_spared(whole: &Decoded<'_>, damaged: &Decoded<'_>, spoiled: &[u16], what: &str) {
-    let spared = |row: &Decoded<'_>| -> Vec<_> {
-        values(&row.attributes).into_iter().filter(|(number, _)| !spoiled.contains(number)).collect()
-    };
-    assert_eq!(spared(whole), spared(damaged), "{what}, spoiled {spoiled:?}");
+fn assert_spared(whole: &Decoded<'_>, damaged: &Decoded<'_>, is_spared: impl Fn(u16) -> bool, what: Place) {
+    let (mut whole, mut damaged) = (whole.attributes, damaged.attributes);
+    whole.retain(&is_spared);
+    damaged.retain(&is_spared);
+    assert_eq!(whole, damaged, "{what:?}");
+}
+
+/// Where damage was done, and what the byte became.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    #[expect(dead_code, reason = "printed")]
+    at: usize,
+    #[expect(dead_code, reason = "printed")]
+    value: Option<u8>,
 }
 
 #[test]
@@ -89,16 +47,42 @@ fn every_attribute_of_a_real_row_is_decoded() {
     for row in all_rows() {
         let mut numbers: Vec<_> = places(row).into_iter().map(|(number, ..)| number).collect();
         numbers.sort_unstable();
-        let decoded = decode(row).unwrap();
-        let decoded: Vec<_> = values(&decoded.attributes).into_iter().map(|(number, _)| number).collect();
-        assert_eq!(numbers, decoded);
+        assert!(decode(row).unwrap().attributes.numbers().eq(numbers));
+    }
+}
+
+#[test]
+fn captured_bytes_are_what_the_fuzzers_hold_them_to() {
+    every_datagram().for_each(oracle::framing);
+    all_rows().into_iter().for_each(oracle::attributes);
+    let mut rows = 0;
+    for stream in streams() {
+        oracle::dump(&stream, |_| rows += 1);
+    }
+    assert_eq!(rows, every_row().len());
+}
+
+/// What a fuzzer once found is in `fuzz/regressions/<target>/`.
+#[test]
+fn what_fuzzers_found_stays_fixed() {
+    type Question = fn(&[u8]);
+    let targets: [(&str, Question); 3] = [
+        ("framing", oracle::framing),
+        ("attributes", oracle::attributes),
+        ("dump", |bytes| oracle::dump(&stream::split(bytes), oracle::attributes)),
+    ];
+    for (target, question) in targets {
+        let folder = format!("{}/fuzz/regressions/{target}", env!("CARGO_MANIFEST_DIR"));
+        for file in std::fs::read_dir(folder).into_iter().flatten() {
+            question(&std::fs::read(file.unwrap().path()).unwrap());
+        }
     }
 }
 
 #[test]
 fn a_row_cut_at_any_byte_keeps_what_is_before_the_cut() {
     for row in all_rows() {
-        let whole = decode(row).unwrap();
+        let (whole, places) = (decode(row).unwrap(), places(row));
         for len in 0..row.len() {
             let cut = decode(&row[..len]);
             if len < ROW_LEN {
@@ -107,10 +91,9 @@ fn a_row_cut_at_any_byte_keeps_what_is_before_the_cut() {
             }
             let cut = cut.unwrap();
             assert_eq!(cut.header, whole.header);
-            let lost: Vec<_> =
-                places(row).into_iter().filter(|(.., end)| *end > len).map(|(number, ..)| number).collect();
-            assert_spared(&whole, &cut, &lost, &format!("cut at {len}"));
-            let within = places(row).iter().any(|(_, start, end)| *start < len && len < *end);
+            let is_lost = |wanted| places.iter().any(|(number, _, end)| *end > len && *number == wanted);
+            assert_spared(&whole, &cut, |number| !is_lost(number), Place { at: len, value: None });
+            let within = places.iter().any(|(_, start, end)| *start < len && len < *end);
             assert_eq!(cut.damage.is_some(), within, "cut at {len}");
         }
     }
@@ -119,42 +102,42 @@ fn a_row_cut_at_any_byte_keeps_what_is_before_the_cut() {
 #[test]
 fn a_flipped_byte_spoils_only_its_own_attribute() {
     for row in all_rows() {
-        let whole = decode(row).unwrap();
+        let (whole, places) = (decode(row).unwrap(), places(row));
+        let mut damaged = row.to_vec();
         for at in 0..row.len() {
-            for flip in [0x01, 0x80, 0xff] {
-                let mut damaged = row.to_vec();
+            for flip in FLIPS {
                 damaged[at] ^= flip;
-                assert_flip(&whole, row, &damaged, at);
+                assert_flip(&whole, &places, &damaged, at);
+                damaged[at] ^= flip;
             }
         }
     }
 }
 
-fn assert_flip(whole: &Decoded<'_>, row: &[u8], damaged: &[u8], at: usize) {
+fn assert_flip(whole: &Decoded<'_>, places: &[(u16, usize, usize)], damaged: &[u8], at: usize) {
     let decoded = decode(damaged).expect("72 bytes are a row, whatever they say");
-    let what = format!("byte {at} is {:#x}", damaged[at]);
-    let Some((number, start, _)) = places(row).into_iter().rfind(|(_, start, _)| *start <= at) else {
-        assert_spared(whole, &decoded, &[], &what);
+    let what = Place { at, value: Some(damaged[at]) };
+    let Some((number, start, _)) = places.iter().copied().rfind(|(_, start, _)| *start <= at) else {
+        assert_spared(whole, &decoded, |_| true, what);
         // The twelve bytes after an IPv4 address are nobody's.
-        let nobodys = row[0] == 2 && ((12..24).contains(&at) || (28..40).contains(&at));
-        assert_eq!(decoded.header == whole.header, nobodys, "{what}");
+        let nobodys = damaged[0] == 2 && ((12..24).contains(&at) || (28..40).contains(&at));
+        assert_eq!(decoded.header == whole.header, nobodys, "{what:?}");
         return;
     };
     if (start..start + 2).contains(&at) {
         // A wrong length moves everything after it; what is before stays, if nothing after claims to be it.
-        let before: Vec<_> = places(row).into_iter().take_while(|(.., end)| *end <= start).collect();
-        let mut lost: Vec<_> = (0..=22).collect();
-        let again = values(&decoded.attributes);
-        lost.retain(|number| !before.iter().any(|(known, ..)| known == number));
-        assert!(before.iter().all(|(number, ..)| again.iter().any(|(known, _)| known == number)), "{what}");
+        let is_before = |wanted| places.iter().any(|(number, _, end)| *end <= start && *number == wanted);
+        let mut kept = whole.attributes;
+        kept.retain(is_before);
+        assert!(kept.numbers().all(|number| decoded.attributes.numbers().any(|is| is == number)), "{what:?}");
         if decoded.damage.is_some() {
-            assert_spared(whole, &decoded, &lost, &what);
+            assert_spared(whole, &decoded, is_before, what);
         }
         return;
     }
     // A wrong number takes the attribute away, and may make it look like another one.
-    let claimed = u16::from_ne_bytes([damaged[start + 2], damaged[start + 3]]) & 0x3fff;
-    assert_spared(whole, &decoded, &[number, claimed], &what);
+    let claimed = oracle::number(&damaged[start..]);
+    assert_spared(whole, &decoded, |spared| spared != number && spared != claimed, what);
     assert_eq!((decoded.header, decoded.damage), (whole.header, None));
 }
 
@@ -172,6 +155,69 @@ fn a_datagram_cut_at_any_byte_yields_the_whole_messages_before_the_cut() {
             }
         }
     }
+}
+
+/// Every captured answer of inet_diag, whole.
+fn streams() -> Vec<Vec<&'static [u8]>> {
+    let exchanges = captures().iter().flat_map(Capture::exchanges);
+    let ours = exchanges.filter(|(request, _)| request.protocol == SOCK_DIAG);
+    ours.map(|(_, answers)| answers).filter(|answers| !answers.is_empty()).collect()
+}
+
+/// The rows of each datagram, and how the answer ended that the first message belongs to.
+fn follow<'a>(stream: &[&'a [u8]]) -> (Vec<Vec<&'a [u8]>>, Option<Ending>) {
+    let mut answer = Answer::to_dump();
+    let key = |message: &Header| (message.pid, message.seq);
+    let asked = stream.iter().find_map(|datagram| Some(key(&Messages::new(datagram).next()?.ok()?.header)));
+    let rows = |datagram: &&'a [u8]| {
+        let mut rows = Vec::new();
+        for message in Messages::new(datagram) {
+            match message {
+                Ok(message) if Some(key(&message.header)) == asked => match answer.take(&message) {
+                    Step::Row(payload) => rows.push(payload),
+                    Step::Control | Step::Foreign => {}
+                },
+                Ok(_) => {}
+                Err(_) => answer.damage(),
+            }
+        }
+        rows
+    };
+    (stream.iter().map(rows).collect(), answer.ending())
+}
+
+#[test]
+fn a_flipped_byte_of_a_message_header_spoils_its_datagram_only() {
+    let mut damages = 0;
+    for stream in streams() {
+        let (whole, ending) = follow(&stream);
+        for (place, datagram) in stream.iter().enumerate() {
+            let mut at = 0;
+            for (before, message) in oracle::split_messages(datagram).0.into_iter().enumerate() {
+                for byte in at..at + 4 {
+                    for flip in FLIPS {
+                        let mut damaged = datagram.to_vec();
+                        damaged[byte] ^= flip;
+                        let mut stream = stream.clone();
+                        stream[place] = &damaged;
+                        let (rows, damaged_ending) = follow(&stream);
+                        let known = before.min(whole[place].len());
+                        assert_eq!(rows[place][..known], whole[place][..known], "before the damage");
+                        let others = |rows: &[Vec<_>]| [rows[..place].concat(), rows[place + 1..].concat()];
+                        if ending == Some(Ending::Complete) && place + 1 < stream.len() {
+                            assert_eq!(others(&rows), others(&whole), "in other datagrams");
+                            let is_broken = Messages::new(&damaged).any(|message| message.is_err());
+                            let expected = if is_broken { Ending::Damaged } else { Ending::Complete };
+                            assert_eq!(damaged_ending, Some(expected));
+                            damages += usize::from(is_broken);
+                        }
+                    }
+                }
+                at += message.len().next_multiple_of(4);
+            }
+        }
+    }
+    assert!(damages > 100, "{damages} lengths broke their datagram");
 }
 
 /// Reads everything there is to read.

@@ -160,7 +160,7 @@ fn payload() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn made_rows_have_the_bytes_of_prost(
