@@ -28,7 +28,8 @@
 //! - `dev` is the interface that a socket is bound to, not the one that its packets use;
 //! - `cgroup` is the socket's cgroup (v2) itself, not those below it; request and time-wait sockets have none;
 //! - `fwmark` needs `CAP_NET_ADMIN`;
-//! - `autobound`: the local port was chosen by the kernel, or comes from a listener.
+//! - `autobound`: the local port was chosen by the kernel, or comes from a listener. (`ss` then leaves out what is not
+//!   in `ip_local_port_range`; we do not.)
 //!
 //! `state` and `exclude` stand in front. `state` selects only what is named (several add up), `exclude` takes away; the
 //! states' names are those of [`States::parse`]. Nothing here is allocated: a filter has at most
