@@ -44,6 +44,7 @@ use crate::netns::registry::Registry;
 use crate::netns::watch::{MountWatch, WatchError};
 use crate::record::builder::Builder;
 use crate::scheduler::{self, Scheduler};
+use crate::selection::SocketSelection;
 use crate::sys;
 
 use driver::Driver;
@@ -341,6 +342,11 @@ pub(crate) fn questions(config: &Config, own: NetnsId) -> collector::Settings {
         selection: Selection::DEFAULT,
         include_ports: config.sockets.include_ports.clone(),
         exclude_ports: config.sockets.exclude_ports.clone(),
+        sockets: SocketSelection::new(
+            config.sockets.filter.clone(),
+            &config.sockets.include_ports,
+            &config.sockets.exclude_ports,
+        ),
         timeout: config.poll.timeout,
         lookups_per_send: usize::from(config.lookup.batch),
         leave_out_own_in: (config.sockets.own_connections == OwnConnections::Exclude).then_some(own),

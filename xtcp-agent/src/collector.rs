@@ -11,12 +11,15 @@ mod tap;
 mod worker;
 
 use std::collections::HashSet;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use xtcp_inet_diag::attr::Selection;
-use xtcp_inet_diag::message::Reading;
+use xtcp_inet_diag::bytecode::{Program, Subject};
+use xtcp_inet_diag::message::{self, Reading};
 use xtcp_inet_diag::request::Protocol;
 use xtcp_inet_diag::state::{State, States};
 use xtcp_inet_diag::wire::Row;
@@ -28,6 +31,7 @@ use crate::netns::{NetnsId, Target};
 use crate::record::builder::{Builder, Context, RowFields, Template};
 use crate::record::{RowChunk, Rows};
 use crate::scheduler::{Completion, DumpRequest, Lookup, Scope};
+use crate::selection::SocketSelection;
 
 use exchange::{Exchange, Fault};
 pub use metrics::CollectorMetrics;
@@ -46,6 +50,8 @@ pub struct Settings {
     pub include_ports: Vec<u16>,
     /// No socket with one of these ports.
     pub exclude_ports: Vec<u16>,
+    /// The filter and the ports, as a program for the kernel.
+    pub sockets: SocketSelection,
     /// Longest wait for one answer of the kernel.
     pub timeout: Duration,
     /// Lookups in one `send`.
@@ -82,6 +88,8 @@ const ATTEMPTS: u32 = 3;
 pub struct Collector {
     visitor: Visitor,
     exchange: Exchange,
+    /// The kernel takes every filter so far.
+    kernel_filters: bool,
     settings: Arc<Settings>,
     builder: Builder,
     clock: Arc<Clock>,
@@ -100,6 +108,8 @@ struct Delivery<'a> {
     seen: HashSet<u64>,
     states: States,
     own: HashSet<u32>,
+    /// What passes, in the namespace that is asked.
+    program: Program,
 }
 
 impl Collector {
@@ -122,6 +132,7 @@ impl Collector {
             seen: HashSet::new(),
             states,
             own: HashSet::new(),
+            program: Program::EVERYTHING,
         };
         let mut complete = false;
         let mut why = None;
@@ -136,6 +147,7 @@ impl Collector {
                 }
             };
             found = Ok(visit.id);
+            delivery.program = self.settings.sockets.program(visit.socket.as_fd());
             if request.scope == Scope::Dump
                 && self.settings.leave_out_own_in.is_some_and(|own| own.matches(visit.id))
             {
@@ -191,12 +203,39 @@ impl Collector {
         template: &mut Template,
         delivery: &mut Delivery<'_>,
     ) -> Result<(), Fault> {
+        if self.kernel_filters {
+            let program = delivery.program;
+            let answered = self.dump_passing(socket, &program, template, delivery);
+            let Err(Fault::Refused(Errno::EINVAL)) = answered else { return answered };
+            if program.is_empty() {
+                return answered;
+            }
+            // It lacks an operation, such as the one for cgroups.
+            tracing::warn!(
+                "this kernel does not take the filter: it answers with every socket, and rows are judged here"
+            );
+            self.kernel_filters = false;
+        }
+        self.dump_passing(socket, &Program::EVERYTHING, template, delivery)
+    }
+
+    /// Dumps with a program in the kernel; what it was not asked is judged here.
+    fn dump_passing(
+        &mut self,
+        socket: &Tapped<'_>,
+        program: &Program,
+        template: &mut Template,
+        delivery: &mut Delivery<'_>,
+    ) -> Result<(), Fault> {
         let Self { exchange, settings, counter, metrics, sink, .. } = self;
         let states = delivery.states;
         let reading = Reading { protocol: Protocol::TCP, selection: settings.selection };
         let extensions = settings.selection.extensions(reading.protocol);
-        exchange.dump(socket, states, extensions, metrics, &mut |payload| match Row::new_as(payload, reading)
-        {
+        let judged = *program == delivery.program;
+        exchange.dump(socket, states, extensions, program, metrics, &mut |payload| match Row::new_as(
+            payload, reading,
+        ) {
+            Ok(_) if !judged && !delivery.passes(payload) => {}
             Ok(row) => {
                 let added = delivery.row(&row, RowFields::default(), template, settings, counter, metrics);
                 if added && delivery.rows.len() >= ROWS_PER_CHUNK {
@@ -229,6 +268,9 @@ impl Collector {
                     Ok(row) if row.cookie() != lookup.cookie => metrics.looked_up("other_socket"),
                     Ok(row) => {
                         metrics.looked_up("found");
+                        if !delivery.passes(payload) {
+                            return;
+                        }
                         delivery.row(&row, fields, template, settings, counter, metrics);
                     }
                     Err(error) => metrics.malformed_row(&error),
@@ -240,6 +282,13 @@ impl Collector {
 }
 
 impl Delivery<'_> {
+    /// Whether a row that the kernel did not judge certainly passes. What it tells too little for comes with the next
+    /// dump, if it passes.
+    fn passes(&self, payload: &[u8]) -> bool {
+        self.program.is_empty()
+            || message::decode(payload).is_ok_and(|row| self.program.matches(&Subject::of(&row)))
+    }
+
     /// Adds one row if it is wanted and new. True if it was added.
     fn row(
         &mut self,

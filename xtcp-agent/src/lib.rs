@@ -26,4 +26,5 @@ pub mod preflight;
 pub mod printer;
 pub mod record;
 pub mod scheduler;
+pub mod selection;
 pub mod sys;

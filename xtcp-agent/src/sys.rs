@@ -1,7 +1,7 @@
 //! Every `unsafe` block of the agent: system calls for which no safe wrapper exists.
 #![allow(unsafe_code, reason = "the one module of the agent that calls the kernel without a safe wrapper")]
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -101,6 +101,27 @@ pub fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<Option<u64>> {
 /// A socket's own cookie (`SO_COOKIE`, 4.12), as in events and rows. `None` where the kernel knows no such option.
 pub fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<Option<u64>> {
     cookie(socket, PlainOption::SO_COOKIE)
+}
+
+/// Index of an interface in the network namespace that a socket of any kind belongs to (`SIOCGIFINDEX`).
+pub fn interface_index(socket: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
+    // SAFETY: all of it is integers and arrays of them, for which zero is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One byte stays zero: the end of the name.
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (target, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *target = c_char::from_ne_bytes([byte]);
+    }
+    // SAFETY: the kernel reads and writes one `struct ifreq`, which outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: after success the kernel has written this member of the union, and any integer is a value of it.
+    let index = unsafe { request.ifr_ifru.ifru_ifindex };
+    u32::try_from(index).map_err(io::Error::other)
 }
 
 /// An option of 8 bytes; `None` where the kernel does not know it.

@@ -9,8 +9,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 use thiserror::Error;
+use xtcp_inet_diag::bytecode::Program;
 use xtcp_inet_diag::framing::{Answer, Ending, FramingError, Messages, Step};
-use xtcp_inet_diag::request::{self, BufferFull, Dump, DumpBoth, Extensions, Protocol, Requests};
+use xtcp_inet_diag::request::{self, BufferFull, Dump, DumpBoth, Extensions, Extras, Protocol, Requests};
 use xtcp_inet_diag::socket_id::{Family, SocketId};
 use xtcp_inet_diag::state::States;
 
@@ -142,14 +143,19 @@ impl Exchange {
         socket: &impl Link,
         states: States,
         extensions: Extensions,
+        filter: &Program,
         metrics: &CollectorMetrics,
         row: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Fault> {
+        let extras = &Extras { filter, bpf_storages: false };
         if self.both_families {
             let sequence = self.next_sequence();
-            send(socket, &DumpBoth { states, extensions }.to_bytes(sequence))?;
+            send(socket, &DumpBoth { states, extensions }.to_bytes_with(sequence, extras))?;
             match self.read_dump(socket, sequence, metrics, row) {
-                Err(Fault::Refused(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP)) => {
+                // EINVAL can also mean the filter.
+                Err(Fault::Refused(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP))
+                    if filter.is_empty() =>
+                {
                     tracing::info!("this kernel dumps no two families at once: asking for each");
                     self.both_families = false;
                 }
@@ -159,7 +165,7 @@ impl Exchange {
         for family in [Family::Inet, Family::Inet6] {
             let sequence = self.next_sequence();
             let request = Dump { family, protocol: Protocol::TCP, states, extensions };
-            send(socket, &request.to_bytes(sequence))?;
+            send(socket, &request.to_bytes_with(sequence, extras))?;
             self.read_dump(socket, sequence, metrics, row)?;
         }
         Ok(())

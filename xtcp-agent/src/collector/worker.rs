@@ -99,6 +99,7 @@ pub fn spawn(
         let mut collector = Collector {
             visitor,
             exchange: Exchange::new(),
+            kernel_filters: true,
             settings,
             builder,
             clock,

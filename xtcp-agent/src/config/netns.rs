@@ -1,12 +1,14 @@
 //! Options about namespaces and sockets: which are found, which are left out.
 
 use std::path::PathBuf;
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use clap::{Args, value_parser};
 
 use super::value::{OwnConnections, duration, netns_pattern};
 use crate::netns::filter::{FilterError, NetnsFilter};
+use crate::selection::SocketFilter;
 
 /// How network namespaces are found and entered.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -69,6 +71,15 @@ pub struct Sockets {
     #[arg(long = "exclude-port", id = "exclude-port", value_name = "PORT", value_delimiter = ',',
           value_parser = value_parser!(u16).range(1..))]
     pub exclude_ports: Vec<u16>,
+
+    /// Only sockets that pass a filter in the words of ss, such as 'dport = :443 and src 10.0.0.0/8'.
+    ///
+    /// Tests: src, dst (HOST, HOST/BITS, HOST:PORT, :PORT; IPv6 in brackets), sport, dport (= != < > <= >=), dev,
+    /// fwmark VALUE/MASK, cgroup PATH, autobound; joined by and, or, not and ( ). As in ss, and binds no tighter than or:
+    /// both from left to right. `state NAME` and `exclude NAME` in front do what --states does, and must leave something
+    /// of it where both are given. The kernel filters dumps, the agent lookups; change events are not filtered by it.
+    #[arg(long, value_name = "EXPRESSION", value_parser = SocketFilter::from_str)]
+    pub filter: Option<SocketFilter>,
 
     /// The agent's own connections, such as the one to NATS.
     ///

@@ -42,6 +42,11 @@ pub struct Poll {
 }
 
 impl Poll {
+    /// Wants these states only.
+    pub(super) fn set_states(&mut self, states: States) {
+        self.states = vec![states];
+    }
+
     /// The states that are wanted, never none.
     pub fn states(&self) -> States {
         self.states.iter().fold(States::NONE, |all, one| all | *one)

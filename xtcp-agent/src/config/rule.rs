@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use xtcp_inet_diag::state::States;
+
 use super::Config;
 use crate::event_sink::SinkAddress;
+use crate::selection::SocketFilter;
 
 /// One broken rule.
 pub(super) struct Broken {
@@ -18,6 +21,18 @@ pub(super) fn adapt(config: &mut Config, given: impl Fn(&str) -> bool) {
     if !given("timeout") && config.poll.timeout >= config.poll.frequency {
         config.poll.timeout = half;
     }
+    // The states of a filter take the default's place, and narrow what was chosen.
+    if let Some(states) = config.sockets.filter.as_ref().and_then(SocketFilter::states) {
+        let wanted = if given("states") { common(states, config.poll.states()) } else { states };
+        if !wanted.is_empty() {
+            config.poll.set_states(wanted);
+        }
+    }
+}
+
+/// States that are in both sets.
+fn common(one: States, other: States) -> States {
+    one.without(one.without(other))
 }
 
 /// Every rule that does not hold.
@@ -54,6 +69,12 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
         .find(|(at, sink)| sinks.iter().take(*at).any(|other| other.to_string() == sink.to_string()));
     rule(twice.is_none(), &["events"], &|| {
         format!("{} is given twice", twice.map(|(_, sink)| sink.to_string()).unwrap_or_default())
+    });
+    let filter = config.sockets.filter.as_ref();
+    let filter_states = filter.and_then(SocketFilter::states).unwrap_or(States::ALL);
+    rule(!common(filter_states, config.poll.states()).is_empty(), &["filter", "states"], &|| {
+        let states = config.poll.states();
+        format!("it selects the states {filter_states}, and states only {states}: no socket is in both")
     });
     let both: Vec<String> = config
         .sockets

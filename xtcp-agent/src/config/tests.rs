@@ -225,6 +225,40 @@ fn settings_that_contradict_each_other_are_errors() {
 }
 
 #[test]
+fn states_of_a_filter_replace_the_default_and_narrow_what_was_chosen() {
+    let states = |args: &[&str]| config(args, &[], None).poll.states().to_string();
+    assert_eq!(states(&["--filter", "state time-wait"]), "time-wait");
+    assert_eq!(
+        states(&["--states", "connected", "--filter", "exclude time-wait exclude established"]),
+        "syn-sent,syn-recv,fin-wait-1,fin-wait-2,close-wait,last-ack,closing"
+    );
+    assert_eq!(states(&["--states", "listening", "--filter", "sport = :22"]), "listening");
+    let contradiction = errors(&["--states", "listening", "--filter", "state established"], &[], None);
+    assert!(
+        matches!(contradiction.as_slice(), [one] if one.contains("no socket is in both")),
+        "{contradiction:?}"
+    );
+}
+
+#[test]
+fn a_filter_is_taken_whole_from_every_layer_and_refused_with_its_place() {
+    let text = "dport = :443 and ( src 10.0.0.0/8 or src [2001:db8::/32] )";
+    let file = format!("filter = {text:?}");
+    for config in [
+        config(&["--filter", text], &[], None),
+        config(&[], &[("XTCP_FILTER", text)], None),
+        config(&[], &[], Some(&file)),
+    ] {
+        assert_eq!(config.sockets.filter.map(|filter| filter.to_string()).as_deref(), Some(text));
+    }
+    let wrong = errors(&["--filter", "dport = :443 and source 10.0.0.1"], &[], None);
+    assert!(
+        matches!(wrong.as_slice(), [one] if one.contains("byte 17") && one.contains("'source'")),
+        "{wrong:?}"
+    );
+}
+
+#[test]
 fn an_empty_list_is_an_error_only_where_the_default_is_not_empty() {
     assert_eq!(errors(&[], &[], Some("netns-dir = []")).len(), 1);
     assert!(config(&[], &[], Some("include-port = []")).sockets.include_ports.is_empty());

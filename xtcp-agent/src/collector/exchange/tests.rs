@@ -78,7 +78,14 @@ fn metrics() -> CollectorMetrics {
 fn dump(answers: Vec<Answer>) -> (usize, Result<(), Fault>, Vec<u16>) {
     let kernel = Kernel::new(answers);
     let mut rows = 0;
-    let ended = Exchange::new().dump(&kernel, States::ALL, Extensions::NONE, &metrics(), &mut |_| rows += 1);
+    let ended = Exchange::new().dump(
+        &kernel,
+        States::ALL,
+        Extensions::NONE,
+        &Program::EVERYTHING,
+        &metrics(),
+        &mut |_| rows += 1,
+    );
     let asked = kernel.asked.take().into_iter().map(|(kind, _)| kind).collect();
     (rows, ended, asked)
 }
