@@ -5,9 +5,10 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, Command, FromArgMatches};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
-use crate::config::{self, Config, ConfigErrors, Resolved, Surroundings};
+use crate::config::{self, Config, ConfigError, ConfigErrors, Resolved, Source, Surroundings};
 use crate::offline::{self, DecodeOptions};
 use crate::once::{self, CaptureOptions, DumpOptions};
 
@@ -141,6 +142,7 @@ pub fn parse() -> Result<Invocation, Stop> {
 pub fn parse_from(args: Vec<OsString>, around: &Surroundings<'_>) -> Result<Invocation, Stop> {
     match config::untyped(command()).try_get_matches_from(args.clone()) {
         Ok(matches) => {
+            let matches = with_filter(&args, matches)?;
             let task = match matches.subcommand() {
                 Some(("check", check)) => Ok(Task::Check { json: check.get_flag("json") }),
                 Some(("decode", decode)) => DecodeOptions::from_arg_matches(decode).map(Task::Decode),
@@ -161,6 +163,24 @@ pub fn parse_from(args: Vec<OsString>, around: &Surroundings<'_>) -> Result<Invo
             Err(Stop::Invalid(ConfigErrors(errors)))
         }
     }
+}
+
+/// The words of a filter behind a subcommand are its option, said otherwise: with them as the option all that holds for
+/// the one holds for the other.
+fn with_filter(args: &[OsString], matches: ArgMatches) -> Result<ArgMatches, Stop> {
+    let words = matches.subcommand().and_then(|(_, told)| told.try_get_many::<String>(once::FILTER).ok()?);
+    let Some(words) = words.map(|words| words.map(String::as_str).collect::<Vec<_>>().join(" ")) else {
+        return Ok(matches);
+    };
+    let invalid = |error| Stop::Invalid(ConfigErrors(vec![error]));
+    if matches.value_source("filter") == Some(ValueSource::CommandLine) {
+        let problem = "given twice: as an option and behind the command".to_owned();
+        let (key, value, from) = ("filter".to_owned(), None, Source::Flag);
+        return Err(invalid(ConfigError { key, value, from, problem }));
+    }
+    let mut args = args.to_vec();
+    args.insert(1, format!("--filter={words}").into());
+    config::untyped(command()).try_get_matches_from(args).map_err(|e| invalid(config::structural(&e)))
 }
 
 #[cfg(test)]
@@ -209,6 +229,33 @@ pub(crate) mod tests {
     fn help_of_dump_and_capture_is_as_blessed() {
         assert_golden("help-dump.txt", &help(&["dump", "--help"]));
         assert_golden("help-capture.txt", &help(&["capture", "--help"]));
+    }
+
+    #[test]
+    fn a_filter_behind_a_command_is_the_option() {
+        let around = Surroundings {
+            env: Vec::new(),
+            default_file: "none.toml".into(),
+            read: &|_| Err(std::io::ErrorKind::NotFound.into()),
+        };
+        let parse = |line: &str| parse_from(line.split(' ').map(OsString::from).collect(), &around);
+        let behind = parse("xtcp2-agent dump state listening sport = :443 --wide").ok().unwrap();
+        let option = parse_from(
+            ["xtcp2-agent", "--filter", "state listening sport = :443"].map(OsString::from).into(),
+            &around,
+        );
+        assert_eq!(behind.config().unwrap(), option.ok().unwrap().config().unwrap());
+        for (line, expected) in [
+            ("xtcp2-agent dump sport --filter dport=:1", "given twice"),
+            ("xtcp2-agent capture -o - sport = nonsense", "filter"),
+        ] {
+            let errors = match parse(line) {
+                Ok(invocation) => invocation.config().unwrap_err(),
+                Err(Stop::Invalid(errors)) => errors,
+                Err(Stop::Shown(shown)) => panic!("{shown}"),
+            };
+            assert!(errors.to_string().contains(expected), "{errors}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::printer::{Marshalled, PrintError, Printer, standard_output};
 use crate::record::RowChunk;
 
 use capture::CaptureTap;
-pub use options::{CaptureOptions, DumpOptions, capture_command, dump_command};
+pub use options::{CaptureOptions, DumpOptions, FILTER, capture_command, dump_command};
 use options::{Form, Where};
 use poll::Outcome;
 use table::Table;

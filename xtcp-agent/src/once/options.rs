@@ -23,7 +23,8 @@ standard error. Ends with status 0 when nothing was missed, 1 when something was
 Examples:
   xtcp2-agent dump                                       everything, as a table
   xtcp2-agent dump --netns 'web-*' --wide                some namespaces, with tcp_info
-  xtcp2-agent dump --states listening --format jsonl     listeners, as JSON
+  xtcp2-agent dump state listening --format jsonl        listeners, as JSON
+  xtcp2-agent dump dport = :443 and dst 10.0.0.0/8       some connections
   xtcp2-agent dump --netns /proc/4711/ns/net             the namespace of a process";
 
 const CAPTURE_ABOUT: &str = "Writes what the kernel answers to one poll, for bug reports";
@@ -43,12 +44,22 @@ Ends with status 0 when nothing was missed, 1 when something was, 2 when it coul
 Examples:
   xtcp2-agent capture -o bug.pcap                        every namespace
   xtcp2-agent capture -o bug.pcap --netns blue           one namespace
+  xtcp2-agent capture -o bug.pcap sport = :443           what concerns one port
   xtcp2-agent capture -o - | xtcp2-agent decode -        the same rows as `dump --format jsonl`";
 
-/// Which namespaces.
+/// The words of a filter behind a subcommand.
+pub const FILTER: &str = "socket-filter";
+
+/// Which namespaces, and which of their sockets.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[group(skip)]
 pub struct Where {
+    /// Only sockets that pass this filter in the words of ss, as --filter: dport = :443 and src 10.0.0.0/8
+    ///
+    /// Quote what the shell would take for its own: ( ) < > ! & |
+    #[arg(id = FILTER, value_name = "FILTER")]
+    pub filter: Vec<String>,
+
     /// Only these namespaces: a name in which * and ? are wild, an inode, or a path to one; repeatable
     ///
     /// As --netns-include, and paths. None given: all.
