@@ -20,7 +20,6 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use xtcp_inet_diag::attr::Selection;
 use xtcp_inet_diag::state::State;
 
 use crate::change_event::Stamp;
@@ -339,7 +338,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
 pub(crate) fn questions(config: &Config, own: NetnsId) -> collector::Settings {
     collector::Settings {
         states: config.poll.states(),
-        selection: Selection::DEFAULT,
+        selection: config.poll.deserializers(),
         include_ports: config.sockets.include_ports.clone(),
         exclude_ports: config.sockets.exclude_ports.clone(),
         sockets: SocketSelection::new(

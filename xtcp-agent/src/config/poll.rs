@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use clap::{Args, value_parser};
+use xtcp_inet_diag::attr::Selection;
 use xtcp_inet_diag::state::States;
 
-use super::value::{duration, states};
+use super::value::{deserializers, duration, states};
 
 /// When every namespace is asked, and for what.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -39,12 +40,28 @@ pub struct Poll {
         hide_default_value = true,
           value_parser = states)]
     states: Vec<States>,
+
+    /// What is asked of each socket, by the names of the record's groups of fields; repeatable.
+    ///
+    /// Names (the Go collector's in brackets): mem_info (meminfo), tcp_info (info), vegas_info (vegas), congestion_algorithm
+    /// (cong), type_of_service (tos), traffic_class (tc), sk_mem_info (skmem), shutdown_state (shut), dctcp_info (dctcp),
+    /// bbr_info (bbr), class_id (classid), sock_opt (sockopt), c_group (cgroup), mark, skv6only, inet_diag_protocol,
+    /// ulp_info, sctp_addresses, md5sig, md5sig_peers, sk_bpf_storages; default, which is all but mem_info (its fields are
+    /// filled from sk_mem_info), md5sig_peers and sk_bpf_storages; and all. What is not named is not asked of the kernel
+    /// where that has a choice, and not recorded.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values_t = [Selection::DEFAULT],
+          value_parser = deserializers)]
+    deserializers: Vec<Selection>,
 }
 
 impl Poll {
     /// Wants these states only.
     pub(super) fn set_states(&mut self, states: States) {
         self.states = vec![states];
+
+    /// The attributes that are wanted.
+    pub fn deserializers(&self) -> Selection {
+        self.deserializers.iter().fold(Selection::NONE, |all, one| all | *one)
     }
 
     /// The states that are wanted, never none.

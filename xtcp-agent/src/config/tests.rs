@@ -94,6 +94,29 @@ fn a_list_replaces_the_weaker_layers_list() {
 }
 
 #[test]
+fn deserializers_are_put_together_and_a_wrong_one_is_told_which_are_known() {
+    use xtcp_inet_diag::attr::Selection;
+    let of = |config: Config| config.poll.deserializers();
+    assert_eq!(of(config(&[], &[], None)), Selection::DEFAULT);
+    let two = Selection::INFO | Selection::CONG;
+    assert_eq!(of(config(&["--deserializers", "info,congestion_algorithm"], &[], None)), two);
+    assert_eq!(of(config(&[], &[("XTCP_DESERIALIZERS", "tcp_info, cong")], None)), two);
+    assert_eq!(of(config(&[], &[], Some("deserializers = ['info', 'cong']"))), two);
+    let more = of(config(&["--deserializers", "default,md5sig_peers"], &[], None));
+    assert_eq!(more, Selection::DEFAULT | Selection::MD5SIG_WITH_PEERS);
+    let schema = schema();
+    let option = schema.get_arguments().find(|arg| arg.get_id() == "deserializers").unwrap();
+    let help = option.get_long_help().unwrap().to_string();
+    for word in Selection::names().chain(["default", "all"]) {
+        assert!(help.contains(word), "{word} is not in the help");
+    }
+    let error = &errors(&["--deserializers", "info,congg"], &[], None)[0];
+    let start =
+        "command line: deserializers = \"congg\": unknown group of attributes; did you mean cong? known: ";
+    assert!(error.starts_with(start), "{error}");
+}
+
+#[test]
 fn states_are_put_together_from_words_lists_and_arrays() {
     let listed =
         config(&["--states", "listening,established", "--states", "bucket"], &[], None).poll.states();

@@ -7,8 +7,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use tracing_subscriber::EnvFilter;
+use xtcp_inet_diag::attr::Selection;
 use xtcp_inet_diag::state::States;
 
+use super::error::{KNOWN, nearest};
 use crate::ebpf::{self, Rung};
 use crate::event_sink::Marshal;
 use crate::marshaller::{self, Marshaller};
@@ -179,6 +181,16 @@ pub(super) fn states(words: &str) -> Result<States, String> {
     }
 }
 
+/// A group of attributes, by the name of the record's fields or the Go collector's.
+pub(super) fn deserializers(word: &str) -> Result<Selection, String> {
+    Selection::parse(word).map_err(|unknown| {
+        let near = nearest(&unknown.word.to_ascii_lowercase(), Selection::words());
+        let hint = near.map(|name| format!("did you mean {name}? ")).unwrap_or_default();
+        let known: Vec<&str> = Selection::words().collect();
+        format!("unknown group of attributes; {hint}{KNOWN}{}", known.join(", "))
+    })
+}
+
 /// Patterns of network namespaces stay words: the filter is made of all of them together.
 pub(super) fn netns_pattern(word: &str) -> Result<String, String> {
     NetnsFilter::parse(&[word], &[]).map(|_| word.to_owned()).map_err(|e| e.to_string())
@@ -223,6 +235,19 @@ mod tests {
         );
         assert!(states("listn").unwrap_err().contains("known are established"));
         assert!(states(" ").is_err());
+    }
+
+    #[test]
+    fn an_unknown_deserializer_is_told_the_nearest_and_all() {
+        assert_eq!(deserializers("skmem"), Ok(Selection::SK_MEM_INFO));
+        let error = deserializers("tcp_inof").unwrap_err();
+        assert!(
+            error.starts_with("unknown group of attributes; did you mean tcp_info? known: mem_info, "),
+            "{error}"
+        );
+        assert!(error.contains("sockopt") && error.ends_with("default, all"), "{error}");
+        assert!(deserializers("zzzz").unwrap_err().starts_with("unknown group of attributes; known: "));
+        assert!(deserializers("").is_err());
     }
 
     #[test]

@@ -30,6 +30,8 @@ const ROWS_PER_CHUNK: usize = 256;
 pub(super) struct Decode {
     /// Captures; `-` is standard input.
     pub(super) files: Vec<PathBuf>,
+    /// Attributes that records are to have.
+    pub(super) selection: Selection,
     /// Only the dump with this number.
     pub(super) dump: Option<u64>,
     /// Form of the rows.
@@ -177,7 +179,7 @@ impl Run<'_> {
         let Some((origin, payload)) = dumps.take(timestamp_ns, message) else { return };
         // What INFO holds depends on the protocol. Most dumps are of TCP.
         let protocol = origin.protocol.map_or(Protocol::TCP, Protocol);
-        let Ok(row) = Row::new_as(payload, Reading { protocol, selection: Selection::ALL }) else {
+        let Ok(row) = Row::new_as(payload, Reading { protocol, selection: self.what.selection }) else {
             summary.malformed_rows += 1;
             return;
         };

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Command, value_parser};
 
+use xtcp_inet_diag::attr::Selection;
+
 use super::decode::Decode;
 use crate::config::{Resolved, Source};
 use crate::marshaller::{self, Marshaller};
@@ -82,7 +84,9 @@ pub(super) fn assemble(options: &DecodeOptions, settings: &Resolved) -> Decode {
             }
         }
     }
+    let selection = config.filter(|_| given("deserializers")).map(|config| config.poll.deserializers());
     Decode {
+        selection: selection.unwrap_or(Selection::ALL),
         files: options.files.clone(),
         dump: options.dump,
         marshal: marshal.unwrap_or(marshaller::LINES),
