@@ -20,7 +20,7 @@ use nix::errno::Errno;
 use xtcp_inet_diag::attr::Selection;
 use xtcp_inet_diag::bytecode::{Program, Subject};
 use xtcp_inet_diag::message::{self, Reading};
-use xtcp_inet_diag::request::Protocol;
+use xtcp_inet_diag::request::{Extras, Protocol};
 use xtcp_inet_diag::state::{State, States};
 use xtcp_inet_diag::wire::Row;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::RecordMethod;
@@ -232,7 +232,9 @@ impl Collector {
         let reading = Reading { protocol: Protocol::TCP, selection: settings.selection };
         let extensions = settings.selection.extensions(reading.protocol);
         let judged = *program == delivery.program;
-        exchange.dump(socket, states, extensions, program, metrics, &mut |payload| match Row::new_as(
+        let bpf_storages = settings.selection.contains(Selection::SK_BPF_STORAGES);
+        let extras = Extras { filter: program, bpf_storages };
+        exchange.dump(socket, states, extensions, extras, metrics, &mut |payload| match Row::new_as(
             payload, reading,
         ) {
             Ok(_) if !judged && !delivery.passes(payload) => {}

@@ -20,6 +20,8 @@ use crate::scheduler::Lookup;
 
 /// The kernel fills at most 32 KiB for each `recv` of a dump (`netlink_dump`): more is never used.
 const BUFFER_BYTES: usize = 32 * 1024;
+/// A row with BPF storages can be longer: their attribute has up to 64 KiB, and the kernel grows the datagram for it.
+const STORAGES_BUFFER_BYTES: usize = 128 * 1024;
 
 /// Why a request was not answered in full.
 #[derive(Debug, Error)]
@@ -31,7 +33,7 @@ pub(super) enum Fault {
     #[error("answers lost for want of socket buffer")]
     Overrun,
     /// A datagram did not fit the buffer.
-    #[error("datagram of {0} bytes truncated to {BUFFER_BYTES}")]
+    #[error("datagram of {0} bytes truncated: the buffer is smaller")]
     Truncated(usize),
     /// No answer in time.
     #[error("no answer from the kernel in time")]
@@ -123,11 +125,19 @@ pub(super) struct Exchange {
     sequence: u32,
     /// The kernel takes one request for both families.
     both_families: bool,
+    /// The kernel does not tell this process what BPF programs keep with sockets.
+    no_storages: bool,
 }
 
 impl Exchange {
     pub(super) fn new() -> Self {
-        Self { buffer: vec![0; BUFFER_BYTES], requests: Vec::new(), sequence: 0, both_families: true }
+        Self {
+            buffer: vec![0; BUFFER_BYTES],
+            requests: Vec::new(),
+            sequence: 0,
+            both_families: true,
+            no_storages: false,
+        }
     }
 
     /// Bounds the waits on a new socket.
@@ -143,11 +153,39 @@ impl Exchange {
         socket: &impl Link,
         states: States,
         extensions: Extensions,
-        filter: &Program,
+        extras: Extras<'_>,
         metrics: &CollectorMetrics,
         row: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Fault> {
-        let extras = &Extras { filter, bpf_storages: false };
+        if !extras.bpf_storages || self.no_storages {
+            return self.dump_families(socket, states, extensions, extras.filter, false, metrics, row);
+        }
+        // What a socket's storages hold comes in one message, whatever its length.
+        self.buffer.resize(STORAGES_BUFFER_BYTES, 0);
+        match self.dump_families(socket, states, extensions, extras.filter, true, metrics, row) {
+            Err(Fault::Refused(Errno::EPERM)) => {
+                tracing::warn!(
+                    "the kernel tells what BPF programs keep with sockets only to CAP_BPF: asking without"
+                );
+                self.no_storages = true;
+                self.dump_families(socket, states, extensions, extras.filter, false, metrics, row)
+            }
+            other => other,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what one request says, and where its rows go")]
+    fn dump_families(
+        &mut self,
+        socket: &impl Link,
+        states: States,
+        extensions: Extensions,
+        filter: &Program,
+        bpf_storages: bool,
+        metrics: &CollectorMetrics,
+        row: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Fault> {
+        let extras = &Extras { filter, bpf_storages };
         if self.both_families {
             let sequence = self.next_sequence();
             send(socket, &DumpBoth { states, extensions }.to_bytes_with(sequence, extras))?;

@@ -58,6 +58,7 @@ impl Poll {
     /// Wants these states only.
     pub(super) fn set_states(&mut self, states: States) {
         self.states = vec![states];
+    }
 
     /// The attributes that are wanted.
     pub fn deserializers(&self) -> Selection {

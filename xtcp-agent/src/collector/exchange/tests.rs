@@ -18,11 +18,12 @@ type Answer = Box<dyn Fn(u32) -> Result<Vec<u8>, Errno>>;
 struct Kernel {
     answers: RefCell<VecDeque<Answer>>,
     asked: RefCell<Vec<(u16, u32)>>,
+    sent: RefCell<Vec<usize>>,
 }
 
 impl Kernel {
     fn new(answers: Vec<Answer>) -> Self {
-        Self { answers: RefCell::new(answers.into()), asked: RefCell::default() }
+        Self { answers: RefCell::new(answers.into()), asked: RefCell::default(), sent: RefCell::default() }
     }
 }
 
@@ -32,6 +33,7 @@ impl Link for Kernel {
             let header = message.expect("a request is netlink").header;
             self.asked.borrow_mut().push((header.kind, header.seq));
         }
+        self.sent.borrow_mut().push(bytes.len());
         Ok(bytes.len())
     }
 
@@ -78,14 +80,9 @@ fn metrics() -> CollectorMetrics {
 fn dump(answers: Vec<Answer>) -> (usize, Result<(), Fault>, Vec<u16>) {
     let kernel = Kernel::new(answers);
     let mut rows = 0;
-    let ended = Exchange::new().dump(
-        &kernel,
-        States::ALL,
-        Extensions::NONE,
-        &Program::EVERYTHING,
-        &metrics(),
-        &mut |_| rows += 1,
-    );
+    let ended =
+        Exchange::new()
+            .dump(&kernel, States::ALL, Extensions::NONE, Extras::NONE, &metrics(), &mut |_| rows += 1);
     let asked = kernel.asked.take().into_iter().map(|(kind, _)| kind).collect();
     (rows, ended, asked)
 }
@@ -189,4 +186,33 @@ fn a_refused_lookup_ends_the_batch_with_its_errno() {
     let kernel = Kernel::new(vec![control(NLMSG_ERROR, -(Errno::EPERM as i32))]);
     let ended = Exchange::new().look_up(&kernel, &[lookup(1)], Extensions::NONE, &metrics(), &mut |_, _| ());
     assert!(matches!(ended, Err(Fault::Refused(Errno::EPERM))));
+}
+
+#[test]
+fn bpf_storages_that_the_kernel_does_not_tell_are_asked_for_once() {
+    let refused = control(NLMSG_ERROR, -(Errno::EPERM as i32));
+    let kernel =
+        Kernel::new(vec![refused, row(0), control(NLMSG_DONE, 0), row(0), row(0), control(NLMSG_DONE, 0)]);
+    let (metrics, mut exchange, mut rows) = (metrics(), Exchange::new(), 0);
+    let extras = Extras { bpf_storages: true, ..Extras::NONE };
+    for _ in 0..2 {
+        exchange.dump(&kernel, States::ALL, Extensions::NONE, extras, &metrics, &mut |_| rows += 1).unwrap();
+    }
+    assert_eq!(rows, 3);
+    assert_eq!(*kernel.sent.borrow(), [80, 76, 76], "the attribute has 4 bytes");
+}
+
+#[test]
+fn a_row_with_bpf_storages_may_be_longer_than_any_other() {
+    let long: Answer = Box::new(|seq| {
+        let payload = [&ROW[..], &[0; 60_000]].concat();
+        Ok(message(TCPDIAG_GETSOCK, 0, seq, &payload))
+    });
+    let kernel = Kernel::new(vec![long, control(NLMSG_DONE, 0)]);
+    let extras = Extras { bpf_storages: true, ..Extras::NONE };
+    let mut lengths = Vec::new();
+    Exchange::new()
+        .dump(&kernel, States::ALL, Extensions::NONE, extras, &metrics(), &mut |row| lengths.push(row.len()))
+        .unwrap();
+    assert_eq!(lengths, [60_072]);
 }
