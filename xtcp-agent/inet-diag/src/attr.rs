@@ -265,48 +265,56 @@ impl core::error::Error for AttributeError {}
 /// The attributes in some bytes, as number and payload. Ends after the first error.
 #[derive(Debug, Clone)]
 pub(crate) struct Walk<'a> {
-    bytes: &'a [u8],
-    offset: usize,
-    broken: bool,
+    rest: &'a [u8],
+    /// Bytes that there were.
+    len: usize,
 }
 
 impl<'a> Walk<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, offset: 0, broken: false }
+        Self { rest: bytes, len: bytes.len() }
     }
 
-    fn step(&mut self, rest: &'a [u8]) -> Result<(u16, &'a [u8]), AttributeError> {
-        let offset = self.offset;
-        let (Some(len), Some(kind)) = (u16::at(rest, 0), u16::at(rest, 2)) else {
-            return Err(AttributeError { offset, wanted: HEADER_LEN, available: rest.len() });
-        };
-        let len = usize::from(len);
-        if len < HEADER_LEN {
-            return Err(AttributeError { offset, wanted: HEADER_LEN, available: len });
+    /// Why there is no attribute in what is left.
+    #[cold]
+    fn broken(&self) -> AttributeError {
+        let available = self.rest.len();
+        let offset = self.len.saturating_sub(available);
+        match u16::at(self.rest, 0).map(usize::from).filter(|_| available >= HEADER_LEN) {
+            Some(len) if len < HEADER_LEN => AttributeError { offset, wanted: HEADER_LEN, available: len },
+            Some(len) => AttributeError { offset, wanted: len, available },
+            None => AttributeError { offset, wanted: HEADER_LEN, available },
         }
-        let Some(payload) = rest.get(HEADER_LEN..len) else {
-            return Err(AttributeError { offset, wanted: len, available: rest.len() });
-        };
-        self.offset = offset.saturating_add(align(len));
-        Ok((kind & NUMBER_MASK, payload))
     }
 }
 
 impl<'a> Iterator for Walk<'a> {
     type Item = Result<(u16, &'a [u8]), AttributeError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.broken {
+        if self.rest.is_empty() {
             return None;
         }
-        let rest = self.bytes.get(self.offset..).filter(|rest| !rest.is_empty())?;
-        let item = self.step(rest);
-        self.broken = item.is_err();
-        Some(item)
+        // Where the next one is depends on this one's length: nothing else should stand in between.
+        let found = self.rest.split_first_chunk::<HEADER_LEN>().and_then(|(&[a, b, c, d], after)| {
+            let len = usize::from(u16::from_ne_bytes([a, b]));
+            let payload = after.get(..len.checked_sub(HEADER_LEN)?)?;
+            Some((len, u16::from_ne_bytes([c, d]), payload))
+        });
+        if let Some((len, kind, payload)) = found {
+            self.rest = self.rest.get(align(len)..).unwrap_or_default();
+            Some(Ok((kind & NUMBER_MASK, payload)))
+        } else {
+            let error = self.broken();
+            self.rest = &[];
+            Some(Err(error))
+        }
     }
 }
 
 /// The number under which the table has an attribute of a row of this protocol.
+#[inline]
 const fn place(number: u16, protocol: Protocol) -> u16 {
     match (number, protocol) {
         (INFO, Protocol::TCP) => INFO,
@@ -316,15 +324,17 @@ const fn place(number: u16, protocol: Protocol) -> u16 {
     }
 }
 
-/// Puts the attributes that are selected into place; returns where a damaged length ended the walk. Of an attribute that
-/// comes twice the last is kept, as the kernel's own parser does.
+/// Puts the attributes that are selected into place; where a damaged length ended the walk goes to `damage`. Of an
+/// attribute that comes twice the last is kept, as the kernel's own parser does.
+#[inline]
 pub(crate) fn walk<'a>(
     bytes: &'a [u8],
     reading: Reading,
     attributes: &mut impl Put<'a>,
     unknown: &mut Tally,
     malformed: &mut Tally,
-) -> Option<AttributeError> {
+    damage: &mut Option<AttributeError>,
+) {
     let Reading { protocol, selection } = reading;
     for item in Walk::new(bytes) {
         match item {
@@ -335,10 +345,9 @@ pub(crate) fn walk<'a>(
                 Outcome::Unknown => unknown.add(number),
                 Outcome::Malformed => malformed.add(number),
             },
-            Err(error) => return Some(error),
+            Err(error) => *damage = Some(error),
         }
     }
-    None
 }
 
 /// Implements [`Decode`] for a tuple struct of one integer.

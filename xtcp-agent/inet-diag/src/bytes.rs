@@ -4,6 +4,7 @@
 //! is native except what goes on the wire unchanged (ports and addresses).
 
 /// The `N` bytes at `offset`, or `None` when the slice ends before them.
+#[inline]
 pub(crate) fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk::<N>().copied()
 }
@@ -17,6 +18,7 @@ pub(crate) trait Native: Sized {
 macro_rules! native {
     ($($integer:ty),*) => {
         $(impl Native for $integer {
+            #[inline]
             fn at(bytes: &[u8], offset: usize) -> Option<Self> {
                 array_at(bytes, offset).map(<$integer>::from_ne_bytes)
             }
@@ -26,6 +28,7 @@ macro_rules! native {
 native!(u8, u16, u32, u64, i32);
 
 /// A port at `offset`, from network to host order.
+#[inline]
 pub(crate) fn port_at(bytes: &[u8], offset: usize) -> Option<u16> {
     array_at(bytes, offset).map(u16::from_be_bytes)
 }
@@ -50,10 +53,22 @@ pub(crate) const fn align(len: usize) -> usize {
     len.saturating_add(3) & !3
 }
 
+/// The bytes before the first NUL.
+#[inline]
+pub(crate) fn until_nul(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
 /// The bytes before the first NUL, as text. `None` when there are none or they are not UTF-8.
 pub(crate) fn text(bytes: &[u8]) -> Option<&str> {
-    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    core::str::from_utf8(bytes.get(..end)?).ok().filter(|text| !text.is_empty())
+    core::str::from_utf8(until_nul(bytes)).ok().filter(|text| !text.is_empty())
+}
+
+/// Whether [`text`] gives something.
+#[inline]
+pub(crate) fn is_text(bytes: &[u8]) -> bool {
+    let text = until_nul(bytes);
+    !text.is_empty() && (text.is_ascii() || core::str::from_utf8(text).is_ok())
 }
 
 #[cfg(test)]

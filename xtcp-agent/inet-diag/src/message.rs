@@ -140,7 +140,7 @@ pub fn decode_as(payload: &[u8], reading: Reading) -> Result<Decoded<'_>, Messag
         damage: None,
     };
     let Decoded { reading: _, header: _, attributes, unknown, malformed, damage } = &mut decoded;
-    *damage = attr::walk(rest, reading, attributes, unknown, malformed);
+    attr::walk(rest, reading, attributes, unknown, malformed, damage);
     Ok(decoded)
 }
 

@@ -19,10 +19,7 @@ mod fields;
 mod layers;
 mod writer;
 
-use writer::Writer;
-
-/// Room for all numbers of a row: each field's key and number, at their longest, and what is written beyond.
-const NUMBERS_ROOM: usize = 2048;
+use writer::{NUMBERS_ROOM, Writer};
 
 /// What a record says beside the row. The runs are whole protobuf fields in ascending order.
 #[derive(Debug, Clone, Copy)]
@@ -45,15 +42,6 @@ pub struct Row<'a> {
     header: &'a [u8; ROW_LEN],
     attributes: &'a [u8],
     reading: Reading,
-}
-
-/// What was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    /// Bytes of the record, at the beginning of the room.
-    pub len: usize,
-    /// Attributes that the record does not have, or not whole.
-    pub findings: Findings,
 }
 
 /// Attributes that could not be used; the same as in [`crate::message::Decoded`].
@@ -134,16 +122,17 @@ impl<'a> Row<'a> {
 
     /// What [`write`](Self::write) would find wrong with the attributes.
     pub fn findings(&self) -> Findings {
-        self.walk().1
+        let mut findings = Findings::default();
+        self.walk(&mut findings);
+        findings
     }
 
     #[inline]
-    fn walk(&self) -> (Places<'a>, Findings) {
+    fn walk(&self, findings: &mut Findings) -> Places<'a> {
         let mut places = Places::default();
-        let mut findings = Findings::default();
-        let Findings { unknown, malformed, damage } = &mut findings;
-        *damage = attr::walk(self.attributes, self.reading, &mut places, unknown, malformed);
-        (places, findings)
+        let Findings { unknown, malformed, damage } = findings;
+        attr::walk(self.attributes, self.reading, &mut places, unknown, malformed, damage);
+        places
     }
 
     /// Bytes of room that [`write`](Self::write) asks for: more than the record will have.
@@ -152,18 +141,24 @@ impl<'a> Row<'a> {
         let Context { before, counter: _, between, after, accecn: _ } = context;
         [before.len(), between.len(), after.len(), self.attributes.len()]
             .into_iter()
-            .fold(NUMBERS_ROOM, usize::saturating_add)
+            .fold(2 * NUMBERS_ROOM, usize::saturating_add)
     }
 
-    /// Writes the record to the beginning of `out`. What `out` holds after the record's bytes is undefined.
-    pub fn write(&self, context: &Context<'_>, out: &mut [u8]) -> Result<Written, NoRoom> {
+    /// Writes the record to the beginning of `out`, and what is wrong with the attributes to `findings`, which has to be
+    /// empty; the record's length. What `out` holds after the record is undefined.
+    pub fn write(
+        &self,
+        context: &Context<'_>,
+        out: &mut [u8],
+        findings: &mut Findings,
+    ) -> Result<usize, NoRoom> {
         let wanted = self.room(context);
         if out.len() < wanted {
             return Err(NoRoom { wanted, available: out.len() });
         }
-        let (places, findings) = self.walk();
+        let places = self.walk(findings);
         let mut writer = Writer::new(out);
         fields::write(&mut writer, self.header, self.reading, &places, context);
-        Ok(Written { len: writer.len(), findings })
+        Ok(writer.len())
     }
 }

@@ -56,7 +56,9 @@ mod tests {
         let context =
             Context { before: &[], counter: 0, between: &[], after: &[], accecn: AccEcnLayout::BitFields };
         let row = Row::new(&message).unwrap();
-        row.write(&context, &mut vec![0; row.room(&context)]).unwrap().findings
+        let mut findings = Findings::default();
+        row.write(&context, &mut vec![0; row.room(&context)], &mut findings).unwrap();
+        findings
     }
 
     /// The page as it is after every kind of thing has happened.

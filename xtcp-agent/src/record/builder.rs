@@ -5,7 +5,7 @@
 
 use prost::Message;
 use xtcp_inet_diag::attr::info::AccEcnLayout;
-use xtcp_inet_diag::wire::{self, Findings, NoRoom, Written};
+use xtcp_inet_diag::wire::{self, Findings, NoRoom};
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::{OwnerSource, RecordMethod, RecordReason};
 
@@ -161,7 +161,8 @@ impl Template {
         if self.scratch.len() < room {
             self.scratch.resize(room, 0);
         }
-        let Written { len, findings } = row.write(&context, &mut self.scratch)?;
+        let mut findings = Findings::default();
+        let len = row.write(&context, &mut self.scratch, &mut findings)?;
         rows.push_encoded(self.scratch.get(..len).unwrap_or_default());
         Ok(findings)
     }

@@ -12,6 +12,7 @@ pub struct Tally {
 }
 
 impl Tally {
+    #[cold]
     pub(crate) fn add(&mut self, number: u16) {
         let place = self.places.iter_mut().find(|(known, count)| *count == 0 || *known == number);
         match place {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use xtcp_inet_diag::attr::info::AccEcnLayout;
 use xtcp_inet_diag::message::{MessageError, ROW_LEN};
-use xtcp_inet_diag::wire::{NoRoom, Row};
+use xtcp_inet_diag::wire::{Findings, NoRoom, Row};
 
 use super::fixtures::all_rows;
 use super::same::{Beside, READINGS, assert_same, assert_same_as};
@@ -110,8 +110,8 @@ fn too_little_room_is_refused_with_what_is_wanted() {
     let row = Row::new(&[0; ROW_LEN]).unwrap();
     let wanted = row.room(&context);
     let mut out = vec![0; wanted];
-    assert!(row.write(&context, &mut out).is_ok());
-    let error = row.write(&context, &mut out[1..]).unwrap_err();
+    assert!(row.write(&context, &mut out, &mut Findings::default()).is_ok());
+    let error = row.write(&context, &mut out[1..], &mut Findings::default()).unwrap_err();
     assert_eq!(error, NoRoom { wanted, available: wanted - 1 });
     assert!(error.to_string().contains("Row::room"));
     assert_eq!(Row::new(&[0; 71]).unwrap_err(), MessageError::Truncated { available: 71 });

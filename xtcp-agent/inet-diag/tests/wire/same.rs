@@ -6,7 +6,7 @@ use xtcp_inet_diag::attr::Selection;
 use xtcp_inet_diag::attr::info::AccEcnLayout;
 use xtcp_inet_diag::message::{Reading, decode_as};
 use xtcp_inet_diag::request::Protocol;
-use xtcp_inet_diag::wire::{Context, Findings, Row, Written};
+use xtcp_inet_diag::wire::{Context, Findings, Row};
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 
 use super::reference;
@@ -85,7 +85,8 @@ pub(crate) fn assert_same_as(payload: &[u8], reading: Reading, beside: &Beside, 
     assert_eq!(row.inode(), decoded.header.inode);
 
     let mut out = vec![0xee; row.room(&context)];
-    let Written { len, findings } = row.write(&context, &mut out).unwrap();
+    let mut findings = Findings::default();
+    let len = row.write(&context, &mut out, &mut findings).unwrap();
     assert_eq!(row.findings(), findings);
     let Findings { unknown, malformed, damage } = findings;
     assert_eq!((unknown, malformed, damage), (decoded.unknown, decoded.malformed, decoded.damage));
