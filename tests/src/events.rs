@@ -34,7 +34,9 @@ impl Seen {
 
     /// Whether it concerns this namespace. Of one that died before, only the inode may be the same.
     pub fn is_of(&self, netns: Id) -> bool {
+        let told_since = netns.cookie != 0 || self.event.monotonic_ns >= netns.since_ns;
         self.event.netns.as_ref().is_some_and(|of| of.inode == netns.inode && of.cookie == netns.cookie)
+            && told_since
     }
 
     /// As [`is_of`](Self::is_of), also where the event does not know the cookie: for what no hook told.

@@ -26,6 +26,17 @@ pub fn scale<T>(ci: T, full: T) -> T {
     }
 }
 
+/// The running kernel's major and minor version.
+pub fn kernel() -> (u32, u32) {
+    let release =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel tells its release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => panic!("{release:?} is no kernel release"),
+    }
+}
+
 /// Starts every test: asks for root, and holds off the other tests of this binary. They would not only disturb what is
 /// measured: a process that another test starts has copies of this test's sockets from its `fork` to its `exec`, and a
 /// socket that is closed meanwhile stays open a little longer, and is closed by somebody else.

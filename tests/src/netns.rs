@@ -13,19 +13,22 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use xtcp_agent::sys::netns_cookie;
 
-use crate::host::{require_root, wait_for};
+use crate::host::{monotonic_ns, require_root, wait_for};
 use crate::process::{Process, run};
 
 /// Starts the name of every namespace that the tests make; the id of the test's process follows.
 pub const PREFIX: &str = "xtcp-t";
 
-/// Who a network namespace is: the kernel gives a dead one's inode to the next, but never its cookie.
+/// Who a network namespace is: the kernel gives a dead one's inode to the next, but never its cookie. Where it has no
+/// cookies, what was told before the namespace was made is of a dead one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id {
     /// Inode in nsfs.
     pub inode: u64,
-    /// `SO_NETNS_COOKIE` of a socket inside.
+    /// `SO_NETNS_COOKIE` of a socket inside; 0 before 5.14.
     pub cookie: u64,
+    /// Before it was made, `CLOCK_MONOTONIC` nanoseconds.
+    pub since_ns: u64,
 }
 
 /// A network namespace with loopback up.
@@ -53,11 +56,11 @@ impl Netns {
     pub fn named_bare(label: &str) -> Self {
         require_root();
         let name = unique(label);
+        let id = Id { inode: 0, cookie: 0, since_ns: monotonic_ns() };
         run(&["ip", "netns", "add", &name]);
         let path = Path::new("/run/netns").join(&name);
         // From here on the drop removes it, whatever fails.
-        let mut netns =
-            Self { name: Some(name), inode: 0, id: Id { inode: 0, cookie: 0 }, path, holder: None };
+        let mut netns = Self { name: Some(name), inode: 0, id, path, holder: None };
         netns.identify();
         netns
     }
@@ -72,14 +75,14 @@ impl Netns {
     /// As [`anonymous`](Self::anonymous), with loopback left down.
     pub fn anonymous_bare(label: &str) -> Self {
         require_root();
+        let id = Id { inode: 0, cookie: 0, since_ns: monotonic_ns() };
         // `cat` ends with its standard input, so it cannot outlive a test that was killed.
         let holder = Process::spawn(&unique(label), Command::new("unshare").args(["-n", "cat"]));
         let path = PathBuf::from(format!("/proc/{}/ns/net", holder.pid()));
         let home = inode(Path::new("/proc/thread-self/ns/net"));
         let entered = || std::fs::metadata(&path).is_ok_and(|meta| meta.ino() != home);
         wait_for("unshare -n to enter its namespace", Duration::from_secs(10), || entered().then_some(()));
-        let mut netns =
-            Self { name: None, inode: 0, id: Id { inode: 0, cookie: 0 }, path, holder: Some(holder) };
+        let mut netns = Self { name: None, inode: 0, id, path, holder: Some(holder) };
         netns.identify();
         netns
     }
@@ -138,11 +141,9 @@ impl Netns {
         self.inode = inode(&self.path);
         let cookie = self.run_in(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket can be made");
-            netns_cookie(socket.as_fd())
-                .expect("SO_NETNS_COOKIE can be read")
-                .expect("the kernel has it (5.14)")
+            netns_cookie(socket.as_fd()).expect("SO_NETNS_COOKIE can be read").unwrap_or(0)
         });
-        self.id = Id { inode: self.inode, cookie };
+        self.id = Id { inode: self.inode, cookie, ..self.id };
     }
 
     fn remove(&mut self) {
