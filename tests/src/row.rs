@@ -65,7 +65,7 @@ impl Row {
 
     /// Whether it was obtained by an exact lookup.
     pub fn is_lookup(&self) -> bool {
-        self.record.record_method() == RecordMethod::Lookup
+        matches!(self.record.record_method(), RecordMethod::Lookup | RecordMethod::LookupByAddress)
     }
 
     /// Why the agent asked.

@@ -129,7 +129,7 @@ impl Collector {
             request,
             rows: Rows::default(),
             delivered: 0,
-            seen: HashSet::new(),
+            seen: request.seen.clone(),
             states,
             own: HashSet::new(),
             program: Program::EVERYTHING,
@@ -266,8 +266,7 @@ impl Collector {
                     owner: lookup.owner.as_ref(),
                 };
                 match Row::new_as(payload, reading) {
-                    // Without this a connection that is gone would come back as its listener.
-                    Ok(row) if row.cookie() != lookup.cookie => metrics.looked_up("other_socket"),
+                    Ok(row) if !is_asked_for(lookup, &row, payload) => metrics.looked_up("other_socket"),
                     Ok(row) => {
                         metrics.looked_up("found");
                         if !delivery.passes(payload) {
@@ -339,6 +338,23 @@ impl Delivery<'_> {
 fn method_of(scope: &Scope) -> RecordMethod {
     match scope {
         Scope::Dump | Scope::Listeners => RecordMethod::Dump,
+        Scope::Lookups(lookups) if lookups.iter().any(|lookup| lookup.cookie == 0) => {
+            RecordMethod::LookupByAddress
+        }
         Scope::Lookups(_) => RecordMethod::Lookup,
     }
+}
+
+/// Whether an answer is of the socket that was asked for: a connection that is gone comes back as its listener. Without
+/// a cookie one with the same addresses and ports is taken for it, unless it listens.
+fn is_asked_for(lookup: &Lookup, row: &Row<'_>, payload: &[u8]) -> bool {
+    if lookup.cookie != 0 {
+        return row.cookie() == lookup.cookie;
+    }
+    row.state() != State::Listen as u8
+        && message::decode(payload).is_ok_and(|decoded| {
+            let id = decoded.header.id;
+            (id.source, id.source_port) == (lookup.source, lookup.source_port)
+                && (id.destination, id.destination_port) == (lookup.destination, lookup.destination_port)
+        })
 }

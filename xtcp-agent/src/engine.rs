@@ -265,15 +265,11 @@ impl Engine {
     fn trigger(&mut self, now: u64, seen: &Transition, known: &Observation) {
         let scheduler = &mut self.parts.scheduler;
         if seen.header.kind == kind::TCP_CLOSE {
-            scheduler.closed(seen.netns_inode, known.cookie);
+            scheduler.closed(seen.netns_inode, seen.sk);
         } else if seen.new_state == State::LISTEN && self.parts.look_up_listeners {
             scheduler.listening(now, seen.netns_inode);
         } else if seen.new_state == State::ESTABLISHED && self.parts.look_up_established {
             let event_sequence = self.parts.stamp.sequence();
-            if known.cookie == 0 {
-                scheduler.uncertain(now, seen.netns_inode, event_sequence);
-                return;
-            }
             let lookup = Lookup {
                 family: u8::try_from(seen.family).unwrap_or(0),
                 source: seen.source,
@@ -282,6 +278,7 @@ impl Engine {
                 destination_port: seen.destination_port,
                 interface: seen.bound_if,
                 cookie: known.cookie,
+                sk: seen.sk,
                 event_sequence,
                 owner: known.owner,
             };

@@ -11,7 +11,7 @@ mod poll;
 mod request;
 mod sweep;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use crate::record::Reason;
 
@@ -22,6 +22,8 @@ pub use poll::PollFinished;
 pub use request::{Completion, Decisions, DumpRequest, Lookup, Scope, Settings};
 use sweep::Sweep;
 
+/// What is to be asked of one namespace. Sockets are named by their kernel address: nobody else has it until their end
+/// is told, and a cookie is not known everywhere.
 #[derive(Debug, Default)]
 struct Netns {
     pending: HashMap<u64, Lookup>,
@@ -109,13 +111,13 @@ impl Scheduler {
             return;
         };
         if let Some(opened) = &mut netns.opened {
-            opened.insert(lookup.cookie, lookup.clone());
+            opened.insert(lookup.sk, lookup.clone());
         }
         if !self.budget.take(now) {
             self.decisions.shed += 1;
             return;
         }
-        netns.pending.insert(lookup.cookie, lookup);
+        netns.pending.insert(lookup.sk, lookup);
         self.queue(now, inode);
     }
 
@@ -127,7 +129,7 @@ impl Scheduler {
         }
     }
 
-    /// Something happened to a socket that cannot be named (no cookie), or events of the namespace were lost.
+    /// Something happened to the namespace's sockets that nothing told of: events were lost, or it could not be asked.
     pub fn uncertain(&mut self, now: u64, inode: u32, event_sequence: u64) {
         if let Some(netns) = self.netns.get_mut(&inode) {
             netns.pending_dump.get_or_insert((Reason::TcpState, event_sequence));
@@ -152,12 +154,12 @@ impl Scheduler {
     }
 
     /// A socket closed: whatever was about to be asked about it is not asked.
-    pub fn closed(&mut self, inode: u32, cookie: u64) {
+    pub fn closed(&mut self, inode: u32, sk: u64) {
         if let Some(netns) = self.netns.get_mut(&inode) {
             if let Some(opened) = &mut netns.opened {
-                opened.remove(&cookie);
+                opened.remove(&sk);
             }
-            if netns.pending.remove(&cookie).is_some() {
+            if netns.pending.remove(&sk).is_some() {
                 self.decisions.closed_before_asked += 1;
             }
         }
@@ -309,7 +311,9 @@ impl Scheduler {
                 self.decisions.merged += missing.len() as u64;
                 self.poll.merging();
                 let (reason, number) = self.poll.current();
-                return Some(self.dispatch(inode, Scope::Lookups(missing), reason, number, 0));
+                // Which of those without a cookie the dump had is seen by what they answer.
+                let request = self.dispatch(inode, Scope::Lookups(missing), reason, number, 0);
+                return Some(DumpRequest { seen, ..request });
             }
         }
         if !self.may_poll() {
@@ -335,7 +339,8 @@ impl Scheduler {
         let asked = if let Scope::Lookups(lookups) = &scope { lookups.len() } else { 0 };
         let dump = scope == Scope::Dump;
         self.in_flight.insert(self.last_id, InFlight { netns_inode: inode, poll, dump, asked });
-        DumpRequest { id: self.last_id, netns_inode: inode, scope, reason, poll, event_sequence }
+        let seen = HashSet::new();
+        DumpRequest { id: self.last_id, netns_inode: inode, scope, reason, poll, event_sequence, seen }
     }
 }
 
@@ -348,8 +353,8 @@ impl Netns {
         if self.pending.len() <= most {
             return self.pending.drain().map(|(_, lookup)| lookup).collect();
         }
-        let cookies: Vec<u64> = self.pending.keys().take(most).copied().collect();
-        cookies.into_iter().filter_map(|cookie| self.pending.remove(&cookie)).collect()
+        let some: Vec<u64> = self.pending.keys().take(most).copied().collect();
+        some.into_iter().filter_map(|sk| self.pending.remove(&sk)).collect()
     }
 }
 

@@ -114,7 +114,8 @@ pub struct TcpState {
     /// Kernel address of the socket: its identity while its cookie is not yet its own (LISTEN to `SYN_RECV`,
     /// and kernels before 5.12).
     pub sk: u64,
-    /// `bpf_get_socket_cookie`; 0 where unavailable.
+    /// `bpf_get_socket_cookie`; before 5.12 `skc_cookie`, which is 0 until somebody asked for it (inet_diag does); 0 where
+    /// unavailable.
     pub cookie: u64,
     /// `net->net_cookie`; 0 where unavailable.
     pub netns_cookie: u64,

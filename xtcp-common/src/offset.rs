@@ -34,6 +34,7 @@ macro_rules! for_each_offset {
             (OFF_SK_RCV_SADDR, "sock", "__sk_common.skc_rcv_saddr", 4),
             (OFF_SK_V6_DADDR, "sock", "__sk_common.skc_v6_daddr", 16),
             (OFF_SK_V6_RCV_SADDR, "sock", "__sk_common.skc_v6_rcv_saddr", 16),
+            (OFF_SK_COOKIE, "sock", "__sk_common.skc_cookie", 8),
             (OFF_SK_BOUND_IF, "sock", "__sk_common.skc_bound_dev_if", 4),
             (OFF_SK_PROTOCOL, "sock", "sk_protocol", 2),
             (OFF_SK_SOCKET, "sock", "sk_socket", 8),

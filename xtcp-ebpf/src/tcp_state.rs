@@ -12,9 +12,10 @@ use xtcp_common::setting::{self, NETNS_DROP_ENTRIES, PORT_WORDS, port};
 use crate::emit::{count, emit};
 use crate::kernel::{
     HAVE_SOCKET_COOKIE, NETNS_FILTER, OFF_CGROUP_KN, OFF_KN_ID, OFF_NET_COOKIE, OFF_NET_INUM,
-    OFF_SK_BOUND_IF, OFF_SK_CGRP, OFF_SK_DADDR, OFF_SK_DPORT, OFF_SK_ERR, OFF_SK_FAMILY, OFF_SK_FLAGS,
-    OFF_SK_NET, OFF_SK_NUM, OFF_SK_PROTOCOL, OFF_SK_RCV_SADDR, OFF_SK_SHUTDOWN, OFF_SK_SOCKET, OFF_SK_UID,
-    OFF_SK_V6_DADDR, OFF_SK_V6_RCV_SADDR, OFF_TP_SPORT, OWN_TGID, PORT_MODE, Ptr, STATE_MASK, bytes,
+    OFF_SK_BOUND_IF, OFF_SK_CGRP, OFF_SK_COOKIE, OFF_SK_DADDR, OFF_SK_DPORT, OFF_SK_ERR, OFF_SK_FAMILY,
+    OFF_SK_FLAGS, OFF_SK_NET, OFF_SK_NUM, OFF_SK_PROTOCOL, OFF_SK_RCV_SADDR, OFF_SK_SHUTDOWN, OFF_SK_SOCKET,
+    OFF_SK_UID, OFF_SK_V6_DADDR, OFF_SK_V6_RCV_SADDR, OFF_TP_SPORT, OWN_TGID, PORT_MODE, Ptr, STATE_MASK,
+    bytes,
 };
 use crate::{numbers, task};
 
@@ -152,10 +153,11 @@ fn source_port(sk: Ptr, tcp: Option<Ptr>) -> u16 {
     }
 }
 
+/// Without the helper, which makes one for a socket that has none yet: the one that somebody else made it have.
 #[inline(always)]
 fn cookie(sk: Ptr) -> u64 {
     if HAVE_SOCKET_COOKIE.get() == 0 {
-        return 0;
+        return sk.read(&OFF_SK_COOKIE).unwrap_or(0);
     }
     // SAFETY: the verifier knows the argument as a socket.
     unsafe { bpf_get_socket_cookie(sk.raw()) }

@@ -12,7 +12,7 @@ use thiserror::Error;
 use xtcp_inet_diag::bytecode::Program;
 use xtcp_inet_diag::framing::{Answer, Ending, FramingError, Messages, Step};
 use xtcp_inet_diag::request::{self, BufferFull, Dump, DumpBoth, Extensions, Extras, Protocol, Requests};
-use xtcp_inet_diag::socket_id::{Family, SocketId};
+use xtcp_inet_diag::socket_id::{Family, NO_COOKIE, SocketId};
 use xtcp_inet_diag::state::States;
 
 use super::CollectorMetrics;
@@ -301,7 +301,7 @@ fn id_of(lookup: &Lookup) -> SocketId {
         source: lookup.source,
         destination: lookup.destination,
         interface: lookup.interface,
-        cookie: lookup.cookie,
+        cookie: if lookup.cookie == 0 { NO_COOKIE } else { lookup.cookie },
     }
 }
 

@@ -41,17 +41,23 @@ impl Kernel {
     }
 
     fn of(btf: Option<&Btf>) -> Self {
+        // A helper has its number in this enum from the release on that brought it. The cookie helper is older than
+        // its use in tracing, which came in 5.12 together with check_mtu.
+        let has = |helper| u32::from(btf.is_some_and(|btf| btf.has_enumerator("bpf_func_id", helper)));
+        let socket_cookie = has("BPF_FUNC_check_mtu");
         let resolve = |offset: &Offset| {
+            // Until the same release a namespace had a cookie only once somebody had asked for it, so that the same one
+            // would be told without and later with.
+            if offset.global == "OFF_NET_COOKIE" && socket_cookie == 0 {
+                return None;
+            }
             let field = btf?.field(offset.of, offset.path)?;
             (field.size == offset.size).then_some(field.offset)
         };
         let offsets = OFFSETS.iter().map(|offset| (offset, resolve(offset).unwrap_or(ABSENT))).collect();
-        // A helper has its number in this enum from the release on that brought it. The cookie helper is older than
-        // its use in tracing, which came in 5.12 together with check_mtu.
-        let has = |helper| u32::from(btf.is_some_and(|btf| btf.has_enumerator("bpf_func_id", helper)));
         Self {
             offsets,
-            socket_cookie: has("BPF_FUNC_check_mtu"),
+            socket_cookie,
             task_btf: has("BPF_FUNC_get_current_task_btf"),
             cleanup_net: Err(String::new()),
             no_btf: None,
@@ -99,7 +105,11 @@ impl Kernel {
         }
         if info.rung == Rung::TcpStateBtf {
             if self.socket_cookie == 0 {
-                lacks.push("socket cookie (Linux 5.12)".to_owned());
+                lacks.push(
+                    "a socket's cookie before its first row (Linux 5.12): it is looked up by its addresses, and a connection \
+                     that took them over meanwhile would be taken for it"
+                        .to_owned(),
+                );
             }
             if self.task_btf == 0 {
                 lacks.push("whether the task is exiting or a kernel thread (Linux 5.11)".to_owned());

@@ -39,8 +39,10 @@ pub struct Lookup {
     pub destination_port: u16,
     /// Interface that the socket is bound to; 0 for none.
     pub interface: u32,
-    /// The socket's cookie, never 0.
+    /// The socket's cookie; 0 where it is not known (before 5.12): it is then asked for by its addresses.
     pub cookie: u64,
+    /// Kernel address of the socket: its name as long as it lives.
+    pub sk: u64,
     /// Sequence number of the change event that leads to this lookup; 0 if none does.
     pub event_sequence: u64,
     /// Owner of the socket, if known.
@@ -73,6 +75,8 @@ pub struct DumpRequest {
     pub poll: u64,
     /// Change event that leads to it; 0 if none or several do.
     pub event_sequence: u64,
+    /// Cookies of the sockets that its poll has from this namespace already.
+    pub seen: HashSet<u64>,
 }
 
 /// How a request ended.

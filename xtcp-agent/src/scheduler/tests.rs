@@ -2,6 +2,7 @@ use super::*;
 
 const MS: u64 = 1_000_000;
 const S: u64 = 1000 * MS;
+const SK: u64 = 0xffff_8880_0000_0000;
 
 fn settings() -> Settings {
     Settings {
@@ -24,6 +25,7 @@ fn lookup(cookie: u64) -> Lookup {
         destination_port: 2,
         interface: 0,
         cookie,
+        sk: SK + cookie,
         event_sequence: 100 + cookie,
         owner: None,
     }
@@ -102,7 +104,7 @@ fn a_trigger_waits_for_its_siblings_and_asks_only_its_namespace_by_lookup() {
 fn a_socket_that_closed_before_it_was_asked_for_is_not_asked_for() {
     let mut scheduler = idle(settings(), &[7]);
     scheduler.established(S, 7, lookup(1));
-    scheduler.closed(7, 1);
+    scheduler.closed(7, SK + 1);
     assert_eq!(scheduler.next(S + MS), None);
     assert_eq!(scheduler.decisions().closed_before_asked, 1);
 }
@@ -174,7 +176,7 @@ fn a_socket_that_opens_during_the_dump_and_is_not_in_it_is_merged_into_the_poll(
     for cookie in [1, 2, 3] {
         scheduler.established(10, 7, lookup(cookie));
     }
-    scheduler.closed(7, 3);
+    scheduler.closed(7, SK + 3);
     scheduler.completed(20, answer(dump.id, 1, &[1]));
     // What was drained before the dump's end says nothing of its time; the event of the fourth arrives late.
     scheduler.told_until(19);
@@ -192,6 +194,23 @@ fn a_socket_that_opens_during_the_dump_and_is_not_in_it_is_merged_into_the_poll(
     let finished = scheduler.finished_polls(504 * MS).unwrap();
     assert_eq!((finished.rows, finished.complete), (3, true));
     assert_eq!(scheduler.decisions().merged, 2);
+}
+
+#[test]
+fn a_socket_without_a_cookie_is_looked_up_by_what_its_poll_has_already() {
+    let mut scheduler = Scheduler::new(settings(), 0, 1);
+    scheduler.netns_added(0, 7, false);
+    let dump = scheduler.next(0).unwrap();
+    for sk in [SK + 1, SK + 2] {
+        scheduler.established(10, 7, Lookup { sk, ..lookup(0) });
+    }
+    scheduler.closed(7, SK + 1);
+    scheduler.completed(20, answer(dump.id, 2, &[11, 12]));
+    scheduler.told_until(20);
+    let merge = scheduler.next(30).unwrap();
+    let Scope::Lookups(lookups) = &merge.scope else { panic!("{merge:?}") };
+    assert_eq!((merge.poll, lookups.len(), lookups[0].sk), (1, 1, SK + 2));
+    assert_eq!(merge.seen, HashSet::from([11, 12]));
 }
 
 #[test]

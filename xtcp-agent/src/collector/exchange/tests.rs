@@ -157,6 +157,7 @@ fn lookup(cookie: u64) -> Lookup {
         destination_port: 2,
         interface: 0,
         cookie,
+        sk: cookie,
         event_sequence: 0,
         owner: None,
     }
