@@ -194,7 +194,7 @@ attributes! { 'a:
     8 "INET_DIAG_SHUTDOWN" shutdown: shutdown::Shutdown;
     /// What dctcp tells of itself.
     9 "INET_DIAG_DCTCPINFO" dctcp_info: dctcp_info::DctcpInfo;
-    /// Protocol number, of raw sockets and where the request named it by attribute.
+    /// Protocol number, of raw sockets.
     10 "INET_DIAG_PROTOCOL" protocol: protocol::Protocol;
     /// `IPV6_V6ONLY`, of IPv6 listeners and closed sockets.
     11 "INET_DIAG_SKV6ONLY" sk_v6only: sk_v6only::SkV6Only;

@@ -1,4 +1,4 @@
-//! `INET_DIAG_CGROUP_ID`. Since Linux 5.9, where the kernel has `CONFIG_SOCK_CGROUP_DATA`.
+//! `INET_DIAG_CGROUP_ID`. Since Linux 5.8, where the kernel has `CONFIG_SOCK_CGROUP_DATA`.
 
 /// Id (inode) of the cgroup, in the v2 hierarchy, in which the socket was made; 1 is the root, also where
 /// everything is mounted as v1.

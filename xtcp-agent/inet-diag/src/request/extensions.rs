@@ -5,7 +5,7 @@ use core::ops::BitOr;
 /// Attributes to ask for, as `idiag_ext` holds them: attribute *n* is bit *n* − 1.
 ///
 /// Only the first eight attributes can be asked for. Some bring others with them; `SHUTDOWN`, `MARK`, `CGROUP_ID`,
-/// `SOCKOPT`, `SKV6ONLY`, `MD5SIG` and `ULP_INFO` come unasked where they apply (seen on 6.18). Costs are
+/// `SOCKOPT` and `SKV6ONLY` come unasked where they apply (seen on 6.18). Costs are
 /// for one socket on Linux 6.18.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Extensions(u8);
@@ -15,7 +15,7 @@ impl Extensions {
     pub const NONE: Self = Self(0);
     /// `INET_DIAG_MEMINFO`, 54 ns; contained in [`Extensions::SKMEMINFO`].
     pub const MEMINFO: Self = Self(1 << 0);
-    /// `INET_DIAG_INFO`: `tcp_info`, 235 ns.
+    /// `INET_DIAG_INFO`: `tcp_info`, 235 ns; brings `MD5SIG` and `ULP_INFO`.
     pub const INFO: Self = Self(1 << 1);
     /// `INET_DIAG_VEGASINFO`, 61 ns: what the congestion control tells of itself, which is answered as
     /// `VEGASINFO`, `DCTCPINFO` or `BBRINFO`.
