@@ -60,8 +60,9 @@ fn version(text: &str) -> Result<(u32, u32), String> {
 }
 
 /// The subcommand.
+// The texts come last: augmenting takes the options' own doc comment for the command's.
 pub fn command() -> Command {
-    DecodeOptions::augment_args(Command::new("decode").about(ABOUT).long_about(LONG_ABOUT))
+    DecodeOptions::augment_args(Command::new("decode")).about(ABOUT).long_about(LONG_ABOUT)
 }
 
 /// Options and what of the settings counts, which is what the command line says.

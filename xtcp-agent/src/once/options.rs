@@ -150,11 +150,12 @@ pub struct CaptureOptions {
 }
 
 /// The subcommand `dump`.
+// The texts come last: augmenting takes the options' own doc comment for the command's.
 pub fn dump_command() -> Command {
-    DumpOptions::augment_args(Command::new("dump").about(DUMP_ABOUT).long_about(DUMP_LONG))
+    DumpOptions::augment_args(Command::new("dump")).about(DUMP_ABOUT).long_about(DUMP_LONG)
 }
 
 /// The subcommand `capture`.
 pub fn capture_command() -> Command {
-    CaptureOptions::augment_args(Command::new("capture").about(CAPTURE_ABOUT).long_about(CAPTURE_LONG))
+    CaptureOptions::augment_args(Command::new("capture")).about(CAPTURE_ABOUT).long_about(CAPTURE_LONG)
 }
