@@ -337,6 +337,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
 /// What the workers of these settings ask for.
 pub(crate) fn questions(config: &Config, own: NetnsId) -> collector::Settings {
     collector::Settings {
+        mptcp: config.sockets.wants_mptcp(),
         states: config.poll.states(),
         selection: config.poll.deserializers(),
         include_ports: config.sockets.include_ports.clone(),

@@ -33,7 +33,7 @@ use crate::record::{RowChunk, Rows};
 use crate::scheduler::{Completion, DumpRequest, Lookup, Scope};
 use crate::selection::SocketSelection;
 
-use exchange::{Exchange, Fault};
+use exchange::{Exchange, Fault, Question};
 pub use metrics::CollectorMetrics;
 pub use tap::Tap;
 use tap::Tapped;
@@ -42,6 +42,8 @@ pub use worker::{Done, Job, Shared, WorkerHandle, spawn};
 /// What to ask for and what to leave out, all from `Config`.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// MPTCP's sockets too, in whole dumps.
+    pub mptcp: bool,
     /// States of the rows wanted.
     pub states: States,
     /// Attributes that are wanted.
@@ -90,6 +92,8 @@ pub struct Collector {
     exchange: Exchange,
     /// The kernel takes every filter so far.
     kernel_filters: bool,
+    /// The kernel knows MPTCP so far.
+    kernel_mptcp: bool,
     settings: Arc<Settings>,
     builder: Builder,
     clock: Arc<Clock>,
@@ -203,9 +207,30 @@ impl Collector {
         template: &mut Template,
         delivery: &mut Delivery<'_>,
     ) -> Result<(), Fault> {
+        self.dump_protocol(socket, Protocol::TCP, template, delivery)?;
+        if !self.settings.mptcp || !self.kernel_mptcp || delivery.request.scope != Scope::Dump {
+            return Ok(());
+        }
+        match self.dump_protocol(socket, Protocol::MPTCP, template, delivery) {
+            Err(Fault::Refused(Errno::ENOENT)) => {
+                tracing::warn!("this kernel does not tell of MPTCP sockets (mptcp_diag): TCP only");
+                self.kernel_mptcp = false;
+                Ok(())
+            }
+            answered => answered,
+        }
+    }
+
+    fn dump_protocol(
+        &mut self,
+        socket: &Tapped<'_>,
+        protocol: Protocol,
+        template: &mut Template,
+        delivery: &mut Delivery<'_>,
+    ) -> Result<(), Fault> {
         if self.kernel_filters {
             let program = delivery.program;
-            let answered = self.dump_passing(socket, &program, template, delivery);
+            let answered = self.dump_passing(socket, protocol, &program, template, delivery);
             let Err(Fault::Refused(Errno::EINVAL)) = answered else { return answered };
             if program.is_empty() {
                 return answered;
@@ -216,27 +241,26 @@ impl Collector {
             );
             self.kernel_filters = false;
         }
-        self.dump_passing(socket, &Program::EVERYTHING, template, delivery)
+        self.dump_passing(socket, protocol, &Program::EVERYTHING, template, delivery)
     }
 
     /// Dumps with a program in the kernel; what it was not asked is judged here.
     fn dump_passing(
         &mut self,
         socket: &Tapped<'_>,
+        protocol: Protocol,
         program: &Program,
         template: &mut Template,
         delivery: &mut Delivery<'_>,
     ) -> Result<(), Fault> {
         let Self { exchange, settings, counter, metrics, sink, .. } = self;
-        let states = delivery.states;
-        let reading = Reading { protocol: Protocol::TCP, selection: settings.selection };
-        let extensions = settings.selection.extensions(reading.protocol);
-        let judged = *program == delivery.program;
+        let reading = Reading { protocol, selection: settings.selection };
+        let extensions = settings.selection.extensions(protocol);
         let bpf_storages = settings.selection.contains(Selection::SK_BPF_STORAGES);
         let extras = Extras { filter: program, bpf_storages };
-        exchange.dump(socket, states, extensions, extras, metrics, &mut |payload| match Row::new_as(
-            payload, reading,
-        ) {
+        let question = Question { protocol, states: delivery.states, extensions, extras };
+        let judged = *program == delivery.program;
+        exchange.dump(socket, question, metrics, &mut |payload| match Row::new_as(payload, reading) {
             Ok(_) if !judged && !delivery.passes(payload) => {}
             Ok(row) => {
                 let added = delivery.row(&row, RowFields::default(), template, settings, counter, metrics);

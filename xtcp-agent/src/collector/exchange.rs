@@ -9,7 +9,6 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::{TimeVal, TimeValLike};
 use thiserror::Error;
-use xtcp_inet_diag::bytecode::Program;
 use xtcp_inet_diag::framing::{Answer, Ending, FramingError, Messages, Step};
 use xtcp_inet_diag::request::{self, BufferFull, Dump, DumpBoth, Extensions, Extras, Protocol, Requests};
 use xtcp_inet_diag::socket_id::{Family, NO_COOKIE, SocketId};
@@ -118,6 +117,15 @@ impl Link for Socket {
     }
 }
 
+/// What a dump asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) protocol: Protocol,
+    pub(super) states: States,
+    pub(super) extensions: Extensions,
+    pub(super) extras: Extras<'a>,
+}
+
 /// Buffers and the sequence numbers of one worker.
 pub(super) struct Exchange {
     buffer: Vec<u8>,
@@ -147,52 +155,47 @@ impl Exchange {
             .map_err(|errno| Fault::Call { call: "setsockopt(SO_RCVTIMEO)", source: errno.into() })
     }
 
-    /// Dumps both families: in one request, or in two where the kernel does not know the old one.
+    /// Dumps both families: in one request, or in two where the kernel, or the protocol, does not know the old one.
     pub(super) fn dump(
         &mut self,
         socket: &impl Link,
-        states: States,
-        extensions: Extensions,
-        extras: Extras<'_>,
+        question: Question<'_>,
         metrics: &CollectorMetrics,
         row: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Fault> {
-        if !extras.bpf_storages || self.no_storages {
-            return self.dump_families(socket, states, extensions, extras.filter, false, metrics, row);
+        let without = Question { extras: Extras { bpf_storages: false, ..question.extras }, ..question };
+        if !question.extras.bpf_storages || self.no_storages {
+            return self.dump_families(socket, without, metrics, row);
         }
         // What a socket's storages hold comes in one message, whatever its length.
         self.buffer.resize(STORAGES_BUFFER_BYTES, 0);
-        match self.dump_families(socket, states, extensions, extras.filter, true, metrics, row) {
+        match self.dump_families(socket, question, metrics, row) {
             Err(Fault::Refused(Errno::EPERM)) => {
                 tracing::warn!(
                     "the kernel tells what BPF programs keep with sockets only to CAP_BPF: asking without"
                 );
                 self.no_storages = true;
-                self.dump_families(socket, states, extensions, extras.filter, false, metrics, row)
+                self.dump_families(socket, without, metrics, row)
             }
             other => other,
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what one request says, and where its rows go")]
     fn dump_families(
         &mut self,
         socket: &impl Link,
-        states: States,
-        extensions: Extensions,
-        filter: &Program,
-        bpf_storages: bool,
+        question: Question<'_>,
         metrics: &CollectorMetrics,
         row: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Fault> {
-        let extras = &Extras { filter, bpf_storages };
-        if self.both_families {
+        let Question { protocol, states, extensions, extras } = question;
+        if self.both_families && protocol == Protocol::TCP {
             let sequence = self.next_sequence();
-            send(socket, &DumpBoth { states, extensions }.to_bytes_with(sequence, extras))?;
+            send(socket, &DumpBoth { states, extensions }.to_bytes_with(sequence, &extras))?;
             match self.read_dump(socket, sequence, metrics, row) {
                 // EINVAL can also mean the filter.
                 Err(Fault::Refused(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP))
-                    if filter.is_empty() =>
+                    if extras.filter.is_empty() =>
                 {
                     tracing::info!("this kernel dumps no two families at once: asking for each");
                     self.both_families = false;
@@ -202,8 +205,8 @@ impl Exchange {
         }
         for family in [Family::Inet, Family::Inet6] {
             let sequence = self.next_sequence();
-            let request = Dump { family, protocol: Protocol::TCP, states, extensions };
-            send(socket, &request.to_bytes_with(sequence, extras))?;
+            let request = Dump { family, protocol, states, extensions };
+            send(socket, &request.to_bytes_with(sequence, &extras))?;
             self.read_dump(socket, sequence, metrics, row)?;
         }
         Ok(())

@@ -100,6 +100,7 @@ pub fn spawn(
             visitor,
             exchange: Exchange::new(),
             kernel_filters: true,
+            kernel_mptcp: true,
             settings,
             builder,
             clock,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 
-use super::value::{OwnConnections, duration, netns_pattern};
+use super::value::{OwnConnections, SocketProtocol, duration, netns_pattern};
 use crate::netns::filter::{FilterError, NetnsFilter};
 use crate::selection::SocketFilter;
 
@@ -72,6 +72,13 @@ pub struct Sockets {
           value_parser = value_parser!(u16).range(1..))]
     pub exclude_ports: Vec<u16>,
 
+    /// Protocols whose sockets are reported: tcp, or tcp,mptcp; repeatable.
+    ///
+    /// mptcp adds the connections of MPTCP to their subflows, which are TCP sockets: in polls, where the kernel tells of
+    /// them (5.9, mptcp_diag), and not in change events.
+    #[arg(long, value_enum, value_name = "PROTOCOLS", value_delimiter = ',', default_value = "tcp")]
+    pub protocols: Vec<SocketProtocol>,
+
     /// Only sockets that pass a filter in the words of ss, such as 'dport = :443 and src 10.0.0.0/8'.
     ///
     /// Tests: src, dst (HOST, HOST/BITS, HOST:PORT, :PORT; IPv6 in brackets), sport, dport (= != < > <= >=), dev,
@@ -86,4 +93,11 @@ pub struct Sockets {
     /// Included, each event that is sent may cause events of its own.
     #[arg(long, value_enum, value_name = "CHOICE", default_value = "exclude")]
     pub own_connections: OwnConnections,
+}
+
+impl Sockets {
+    /// The connections of MPTCP too.
+    pub fn wants_mptcp(&self) -> bool {
+        self.protocols.contains(&SocketProtocol::Mptcp)
+    }
 }

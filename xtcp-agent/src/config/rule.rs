@@ -5,6 +5,7 @@ use std::time::Duration;
 use xtcp_inet_diag::state::States;
 
 use super::Config;
+use super::value::SocketProtocol;
 use crate::event_sink::SinkAddress;
 use crate::selection::SocketFilter;
 
@@ -69,6 +70,9 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
         .find(|(at, sink)| sinks.iter().take(*at).any(|other| other.to_string() == sink.to_string()));
     rule(twice.is_none(), &["events"], &|| {
         format!("{} is given twice", twice.map(|(_, sink)| sink.to_string()).unwrap_or_default())
+    });
+    rule(config.sockets.protocols.contains(&SocketProtocol::Tcp), &["protocols"], &|| {
+        "mptcp comes beside tcp, which its subflows are: write tcp,mptcp".to_owned()
     });
     let filter = config.sockets.filter.as_ref();
     let filter_states = filter.and_then(SocketFilter::states).unwrap_or(States::ALL);

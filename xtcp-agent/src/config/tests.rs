@@ -241,10 +241,19 @@ fn settings_that_contradict_each_other_are_errors() {
         &["--events", "nats:h", "--events", "nats:h:4222"],
         &["--include-port", "1", "--exclude-port", "1"],
         &["--dest", "stdout", "--events", "stdout:"],
+        &["--protocols", "mptcp"],
+        &["--protocols", "udp"],
     ] {
         assert_eq!(errors(args, &[], None).len(), 1, "{args:?}");
     }
     assert_eq!(config(&["--prom-listen", "127.0.0.1:0", "--grpc-port", "0"], &[], None).listen.grpc_port, 0);
+}
+
+#[test]
+fn mptcp_is_asked_for_beside_tcp_only() {
+    let mptcp = |args: &[&str]| config(args, &[], None).sockets.wants_mptcp();
+    assert!(!mptcp(&[]));
+    assert!(mptcp(&["--protocols", "tcp,mptcp"]) && mptcp(&["--protocols", "mptcp", "--protocols", "tcp"]));
 }
 
 #[test]

@@ -154,6 +154,15 @@ pub enum EbpfMode {
     Require,
 }
 
+/// A protocol whose sockets are reported.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketProtocol {
+    /// Sockets of TCP, subflows of MPTCP among them
+    Tcp,
+    /// Connections of MPTCP
+    Mptcp,
+}
+
 /// What happens to the connections of the agent itself.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnConnections {

@@ -168,6 +168,8 @@ pub struct Facts {
     pub privileges: Privileges,
     /// Whether `inet_diag` answers about TCP sockets.
     pub tcp_diag: Is,
+    /// Whether `inet_diag` answers about MPTCP sockets; None where nobody wants to know.
+    pub mptcp_diag: Option<Is>,
     /// Namespaces.
     pub namespaces: Namespaces,
     /// eBPF.
@@ -194,6 +196,7 @@ pub fn gather(config: &Config, settings: Settings, depth: Depth) -> Facts {
         kernel: host::kernel(),
         privileges: host::privileges(),
         tcp_diag: inet_diag::answers(),
+        mptcp_diag: config.sockets.wants_mptcp().then(inet_diag::answers_mptcp),
         namespaces: namespaces::gather(&config.netns.dirs),
         ebpf: ebpf(config, depth),
         neighbours: Neighbours {

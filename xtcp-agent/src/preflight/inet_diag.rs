@@ -23,6 +23,11 @@ pub(super) fn answers() -> Is {
     asked(Protocol::TCP)
 }
 
+/// Whether the kernel answers about MPTCP sockets. It loads `mptcp_diag` for the question, where it may.
+pub(super) fn answers_mptcp() -> Is {
+    asked(Protocol::MPTCP)
+}
+
 fn asked(protocol: Protocol) -> Is {
     match dump_nothing(protocol) {
         Ok(0) => Is::Yes,

@@ -80,6 +80,14 @@ pub(super) fn sight(facts: &Facts) -> Vec<Finding> {
         let why = "inet_diag leaves out marks, and of TLS and MPTCP what only an administrator may know";
         findings.push(finding(Severity::Degraded, "CAP_NET_ADMIN is missing", why, &["grant CAP_NET_ADMIN"]));
     }
+    if let Some(Is::No(why) | Is::Unknown(why)) = &facts.mptcp_diag {
+        findings.push(finding(
+            Severity::Degraded,
+            format!("inet_diag does not answer about MPTCP sockets: {why}"),
+            "--protocols asks for them: only their subflows will be seen, as TCP",
+            &["modprobe mptcp_diag, or CONFIG_MPTCP=y CONFIG_INET_MPTCP_DIAG=y (5.9)", "--protocols tcp"],
+        ));
+    }
     let spaces = &facts.namespaces;
     if spaces.processes_closed > 0 {
         let all = spaces.processes + spaces.processes_closed;

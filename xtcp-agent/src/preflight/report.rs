@@ -76,6 +76,9 @@ impl Page {
         self.line("clock source", kernel.clocksource.as_deref().unwrap_or("unknown"));
         self.is("wall clock is set", &kernel.wall_clock_set);
         self.is("inet_diag answers about TCP", &facts.tcp_diag);
+        if let Some(mptcp) = &facts.mptcp_diag {
+            self.is("inet_diag answers about MPTCP", mptcp);
+        }
         let agent = match &facts.neighbours.agent {
             Other::None => "no".to_owned(),
             Other::Running { pid: Some(pid) } => format!("yes, pid {pid}"),

@@ -11,6 +11,12 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSG_OVERRUN: u16 = 4;
 const ROW: [u8; 72] = [2; 72];
+const QUESTION: Question<'static> = Question {
+    protocol: Protocol::TCP,
+    states: States::ALL,
+    extensions: Extensions::NONE,
+    extras: Extras::NONE,
+};
 
 /// Answers `receive` by receive; each is made from the number of the last request.
 type Answer = Box<dyn Fn(u32) -> Result<Vec<u8>, Errno>>;
@@ -80,11 +86,17 @@ fn metrics() -> CollectorMetrics {
 fn dump(answers: Vec<Answer>) -> (usize, Result<(), Fault>, Vec<u16>) {
     let kernel = Kernel::new(answers);
     let mut rows = 0;
-    let ended =
-        Exchange::new()
-            .dump(&kernel, States::ALL, Extensions::NONE, Extras::NONE, &metrics(), &mut |_| rows += 1);
+    let ended = Exchange::new().dump(&kernel, QUESTION, &metrics(), &mut |_| rows += 1);
     let asked = kernel.asked.take().into_iter().map(|(kind, _)| kind).collect();
     (rows, ended, asked)
+}
+
+#[test]
+fn mptcp_is_asked_for_by_family() {
+    let kernel = Kernel::new(vec![row(2), control(NLMSG_DONE, 0), control(NLMSG_DONE, 0)]);
+    let question = Question { protocol: Protocol::MPTCP, ..QUESTION };
+    Exchange::new().dump(&kernel, question, &metrics(), &mut |_| ()).unwrap();
+    assert!(kernel.asked.take().into_iter().map(|(kind, _)| kind).eq([SOCK_DIAG_BY_FAMILY; 2]));
 }
 
 #[test]
@@ -197,7 +209,7 @@ fn bpf_storages_that_the_kernel_does_not_tell_are_asked_for_once() {
     let (metrics, mut exchange, mut rows) = (metrics(), Exchange::new(), 0);
     let extras = Extras { bpf_storages: true, ..Extras::NONE };
     for _ in 0..2 {
-        exchange.dump(&kernel, States::ALL, Extensions::NONE, extras, &metrics, &mut |_| rows += 1).unwrap();
+        exchange.dump(&kernel, Question { extras, ..QUESTION }, &metrics, &mut |_| rows += 1).unwrap();
     }
     assert_eq!(rows, 3);
     assert_eq!(*kernel.sent.borrow(), [80, 76, 76], "the attribute has 4 bytes");
@@ -213,7 +225,7 @@ fn a_row_with_bpf_storages_may_be_longer_than_any_other() {
     let extras = Extras { bpf_storages: true, ..Extras::NONE };
     let mut lengths = Vec::new();
     Exchange::new()
-        .dump(&kernel, States::ALL, Extensions::NONE, extras, &metrics(), &mut |row| lengths.push(row.len()))
+        .dump(&kernel, Question { extras, ..QUESTION }, &metrics(), &mut |row| lengths.push(row.len()))
         .unwrap();
     assert_eq!(lengths, [60_072]);
 }

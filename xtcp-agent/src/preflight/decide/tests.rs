@@ -42,6 +42,7 @@ fn good() -> Facts {
             open_files: Some(65_536),
         },
         tcp_diag: Is::Yes,
+        mptcp_diag: None,
         namespaces: Namespaces {
             entry: Is::Yes,
             cookie: Is::Yes,
@@ -139,6 +140,9 @@ fn without_inet_diag_it_refuses_and_names_the_module() {
     let decision = decide(&Facts { tcp_diag: no("ENOENT"), ..good() }, EbpfMode::Auto);
     assert_eq!(decision.mode, Mode::Refuse);
     assert!(decision.findings[0].remedy[0].contains("modprobe tcp_diag"));
+    let decision = decide(&Facts { mptcp_diag: Some(no("ENOENT")), ..good() }, EbpfMode::Auto);
+    assert_eq!(decision.findings[0].severity, Severity::Degraded);
+    assert!(decision.findings[0].remedy[0].contains("modprobe mptcp_diag"));
 }
 
 #[test]
