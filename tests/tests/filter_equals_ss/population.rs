@@ -171,7 +171,9 @@ pub(super) fn world() -> World {
     let cgroup = Cgroup(cgroup2().join(netns.name.as_deref().unwrap()));
     fs::create_dir(&cgroup.0).unwrap();
     let folder = cgroup.0.to_str().unwrap().to_owned();
-    let half_open = netns.run_in(|| Process::start("half-open", &["python3", "-c", HALF_OPEN, &folder]));
+    // From this thread: a process ends with the thread that started it.
+    let inside = format!("--net={}", netns.path().display());
+    let half_open = Process::start("half-open", &["nsenter", &inside, "python3", "-c", HALF_OPEN, &folder]);
     let half = format!("cgroup {folder}");
     let mut held = Held::default();
     assert!(half_open.stdout.wait_for_more_than(0, Duration::from_secs(60)), "half-open connections");
