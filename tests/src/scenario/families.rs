@@ -1,12 +1,12 @@
 //! Address families and kinds of addresses.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use anyhow::Result;
 
 use super::Scenario;
 use super::netns::{GLOBAL, LINK_LOCAL, LOOPBACK};
-use super::sockets::{join, listen, listen_on, pair, read, tcp, write};
+use super::sockets::{connect, join, listen, listen_on, pair, read, tcp, write};
 use super::stage::Stage;
 use super::states::{v4, v6};
 
@@ -29,7 +29,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 fn ipv6(stage: &mut Stage) -> Result<()> {
-    let local = |address: Ipv6Addr, scope| SocketAddrV6::new(address, 24821, 0, scope).into();
+    stage.by_family();
+    let local = |address: Ipv6Addr, scope| SocketAddr::from(SocketAddrV6::new(address, 24821, 0, scope));
     for (what, address) in [
         ("global", local(GLOBAL, 0)),
         ("loopback", local(Ipv6Addr::LOCALHOST, 0)),
@@ -37,7 +38,7 @@ fn ipv6(stage: &mut Stage) -> Result<()> {
     ] {
         let listener = listen(address, 16)?;
         let client = tcp(address)?;
-        client.connect(&address.into())?;
+        connect(&client, address)?;
         let server = listener.accept()?.0;
         write(&client, b'6', 5000, 5000)?;
         read(&server, 5000)?;
@@ -49,21 +50,22 @@ fn ipv6(stage: &mut Stage) -> Result<()> {
 }
 
 fn v4_mapped(stage: &mut Stage) -> Result<()> {
+    stage.by_family();
     let any = |port| SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into();
     let dual = tcp(any(24822))?;
     dual.set_only_v6(false)?;
     listen_on(&dual, any(24822), 16)?;
     let client = tcp(v4(24822))?;
-    client.connect(&v4(24822).into())?;
+    connect(&client, v4(24822))?;
     stage.hold("server of an IPv4 client", dual.accept()?.0);
     stage.hold("IPv4 client", client);
     let mapped = SocketAddrV6::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 24822, 0, 0);
     let client = tcp(mapped.into())?;
-    client.connect(&mapped.into())?;
+    connect(&client, mapped.into())?;
     stage.hold("server of a mapped client", dual.accept()?.0);
     stage.hold("mapped client", client);
     let client = tcp(v6(24822))?;
-    client.connect(&v6(24822).into())?;
+    connect(&client, v6(24822))?;
     stage.hold("server of an IPv6 client", dual.accept()?.0);
     stage.hold("IPv6 client", client);
     stage.hold("listener of both families", dual);
@@ -73,7 +75,7 @@ fn v4_mapped(stage: &mut Stage) -> Result<()> {
     listen_on(&only, any(24823), 16)?;
     let (client, server) = {
         let client = tcp(v6(24823))?;
-        client.connect(&v6(24823).into())?;
+        connect(&client, v6(24823))?;
         (client, only.accept()?.0)
     };
     stage.hold("IPv6-only listener", only);
@@ -84,6 +86,7 @@ fn v4_mapped(stage: &mut Stage) -> Result<()> {
 }
 
 fn interface(stage: &mut Stage) -> Result<()> {
+    stage.by_family();
     for address in [v4(24824), v6(24824)] {
         let listener = tcp(address)?;
         listener.bind_device(Some(b"lo"))?;

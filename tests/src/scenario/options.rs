@@ -14,7 +14,8 @@ use socket2::TcpKeepalive;
 
 use super::netns::sysctl;
 use super::sockets::{
-    FastOpen, Md5Sig, join, listen, listen_on, pair, read, start_connect, tcp, wait_acknowledged, write,
+    FastOpen, Md5Sig, connect, join, listen, listen_on, pair, read, start_connect, tcp, wait_acknowledged,
+    write,
 };
 use super::stage::Stage;
 use super::states::{v4, v6};
@@ -204,7 +205,7 @@ fn fast_open(stage: &mut Stage) -> Result<()> {
 
     let client = tcp(v4(24865))?;
     setsockopt(&client, sockopt::TcpFastOpenConnect, &true)?;
-    client.connect(&v4(24865).into())?;
+    connect(&client, v4(24865))?;
     write(&client, b'o', 500, 500)?;
     let server = listener.accept()?.0;
     read(&server, 500)?;

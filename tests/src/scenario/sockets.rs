@@ -62,9 +62,17 @@ pub(super) fn listen_on(socket: &Socket, address: SocketAddr, backlog: i32) -> R
     socket.listen(backlog).with_context(|| format!("listen on {address}"))
 }
 
+/// Connects a prepared socket. Right after its beginning a namespace may have no route to a new address for a moment.
+pub(super) fn connect(client: &Socket, to: SocketAddr) -> Result<()> {
+    wait_for(&format!("a route to {to}"), || match client.connect(&to.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::ENETUNREACH) => Ok(false),
+        result => result.map(|()| true).with_context(|| format!("connect to {to}")),
+    })
+}
+
 /// Connects a prepared socket to the listener and accepts its other end.
 pub(super) fn join(client: &Socket, listener: &Socket) -> Result<Socket> {
-    client.connect(&listener.local_addr()?).context("connect")?;
+    connect(client, address_of(listener)?)?;
     Ok(listener.accept().context("accept")?.0)
 }
 

@@ -21,7 +21,7 @@ use super::truth::{self, Read};
 /// How often a moment is sought in which nothing happens to any socket.
 const ATTEMPTS: usize = 40;
 /// Of how many sockets a scenario also asks by lookup.
-const LOOKUPS: usize = 4;
+const LOOKUPS: usize = 3;
 
 struct Held {
     role: String,
@@ -42,6 +42,7 @@ pub(super) struct Stage {
     extra: Vec<Extra>,
     packets: Vec<Kept>,
     lean: bool,
+    by_family: bool,
     guards: Vec<Box<dyn std::any::Any>>,
 }
 
@@ -69,6 +70,7 @@ impl Stage {
             extra: Vec::new(),
             packets: Vec::new(),
             lean: false,
+            by_family: false,
             guards: Vec::new(),
         }
     }
@@ -110,7 +112,12 @@ impl Stage {
         self.guards.push(Box::new(guard));
     }
 
-    /// There are many sockets: two dumps, of each socket only its `tcp_info`, and no text of `ss`.
+    /// Also asks for each family alone, and for all without attributes.
+    pub(super) fn by_family(&mut self) {
+        self.by_family = true;
+    }
+
+    /// There are many sockets: one dump, of each socket only its `tcp_info`, and no text of `ss`.
     pub(super) fn lean(&mut self) {
         self.lean = true;
     }
@@ -151,15 +158,16 @@ impl Stage {
         let (states, extensions) = (States::ALL, Extensions::ALL);
         let both = DumpBoth { states, extensions }.to_bytes(talk.next_sequence());
         let rows = headers(&talk.ask(&both, Until::Done)?)?;
-        if self.lean {
-            let bare = DumpBoth { states, extensions: Extensions::NONE }.to_bytes(talk.next_sequence());
-            talk.ask(&bare, Until::Done)?;
-        } else {
+        if self.by_family {
             for family in [Family::Inet, Family::Inet6] {
                 let dump = Dump { family, protocol: Protocol::TCP, states, extensions };
                 let request = dump.to_bytes(talk.next_sequence());
                 talk.ask(&request, Until::Done)?;
             }
+            let bare = DumpBoth { states, extensions: Extensions::NONE }.to_bytes(talk.next_sequence());
+            talk.ask(&bare, Until::Done)?;
+        }
+        if !self.lean {
             look_up(&mut talk, &rows)?;
         }
         for extra in &self.extra {

@@ -9,8 +9,8 @@ use socket2::Socket;
 use super::Scenario;
 use super::conversation::Until;
 use super::sockets::{
-    DeferAccept, address_of, deafen, join, listen, listen_on, pair, start_connect, state, tcp, wait_state,
-    write,
+    DeferAccept, address_of, connect, deafen, join, listen, listen_on, pair, start_connect, state, tcp,
+    wait_state, write,
 };
 use super::stage::Stage;
 use xtcp_inet_diag::request::{Dump, DumpBoth, Extensions, Protocol};
@@ -67,6 +67,7 @@ pub(super) fn v6(port: u16) -> SocketAddr {
 }
 
 fn established(stage: &mut Stage) -> Result<()> {
+    stage.by_family();
     let listener = listen(v4(24801), 16)?;
     let (client, server) = pair(&listener)?;
     write(&client, b'a', 10_000, 2500)?;
@@ -80,11 +81,12 @@ fn established(stage: &mut Stage) -> Result<()> {
 }
 
 fn listen_backlog(stage: &mut Stage) -> Result<()> {
+    stage.by_family();
     for (port, backlog, connections) in [(24802, 8, 3), (24803, 1, 2), (24804, 128, 0)] {
         let listener = listen(v4(port), backlog)?;
         for number in 0..connections {
             let client = tcp(v4(port))?;
-            client.connect(&v4(port).into())?;
+            connect(&client, v4(port))?;
             stage.orphan(state::ESTABLISHED, v4(port), address_of(&client)?);
             stage.hold(&format!("client {number} of {port}"), client);
         }
@@ -107,6 +109,7 @@ fn syn_sent(stage: &mut Stage) -> Result<()> {
 }
 
 fn syn_recv(stage: &mut Stage) -> Result<()> {
+    stage.by_family();
     for (to, port) in [(v4(24806), 24806), (v6(24806), 24806)] {
         let listener = listen(to, 4)?;
         let client = tcp(to)?;
@@ -120,7 +123,7 @@ fn syn_recv(stage: &mut Stage) -> Result<()> {
     setsockopt(&deferring, DeferAccept, &60)?;
     listen_on(&deferring, v4(24807), 4)?;
     let client = tcp(v4(24807))?;
-    client.connect(&v4(24807).into())?;
+    connect(&client, v4(24807))?;
     stage.orphan(state::SYN_RECV, v4(24807), address_of(&client)?);
     stage.hold("deferring listener", deferring);
     stage.hold("client that says nothing", client);
@@ -200,6 +203,7 @@ fn orphans(stage: &mut Stage) -> Result<()> {
 }
 
 fn time_wait(stage: &mut Stage) -> Result<()> {
+    stage.by_family();
     for to in [v4(24810), v6(24810)] {
         let listener = listen(to, 16)?;
         for _ in 0..2 {
@@ -229,6 +233,7 @@ fn time_wait(stage: &mut Stage) -> Result<()> {
 }
 
 fn bound(stage: &mut Stage) -> Result<()> {
+    stage.by_family();
     for address in [v4(24811), v6(24811)] {
         let socket = tcp(address)?;
         socket.bind(&address.into())?;
