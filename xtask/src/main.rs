@@ -4,6 +4,7 @@
 mod bench;
 mod bpf_linker;
 mod build_ebpf;
+mod capture;
 mod ci;
 mod command;
 mod debian;
@@ -50,6 +51,8 @@ enum Task {
     Bench(bench::Options),
     /// Run a program of this host, a shell or the whole-program tests on Debian's kernels, under QEMU
     Vm(vm::Options),
+    /// Capture fixtures for the decoder from the running kernel (as root), or from Debian's kernels under QEMU
+    Capture(capture::Options),
     /// Format, clippy, the eBPF build from clean, then test
     Ci,
     /// Fuzz the decoder, each target for some seconds; builds cargo-fuzz where it is missing
@@ -85,6 +88,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Full(options) => test::main(&options, test::Scale::Full),
         Task::Bench(options) => bench::main(&options),
         Task::Vm(options) => return vm::main(&options),
+        Task::Capture(options) => capture::main(&options),
         Task::Ci => ci::main(),
         Task::Deny => ci::deny(),
         Task::Fuzz(options) => fuzz::main(&options),
