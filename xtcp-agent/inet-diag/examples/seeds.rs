@@ -2,7 +2,6 @@
 //! `<folder>/<target>/`. They are made, not kept: the fixtures are the only copy.
 
 #[path = "../tests/kernel_bytes/fixtures.rs"]
-#[allow(dead_code, reason = "tests use the rest")]
 mod fixtures;
 #[path = "../fuzz/fuzz_targets/stream.rs"]
 #[allow(dead_code, reason = "a target splits")]

@@ -1,7 +1,7 @@
 //! What a real kernel sent decodes to what the sockets were, survives any damage, and agrees with an
 //! independent decoder.
 //!
-//! The bytes are in `fixtures/inet_diag/linux-6.18`; its README says which sockets there were.
+//! The bytes are in `fixtures/inet_diag`, a folder for each kernel; `manifest.json` says which scenarios it has.
 
 #![allow(
     clippy::indexing_slicing,

@@ -4,6 +4,7 @@
 //! Sound because the two share no code, and the other one's structs are taken apart without `..`: no field of
 //! it is left out. It knows `tcp_info` up to `snd_wnd`, and no attribute newer than `CLASS_ID`, nor bbr's.
 
+use std::fmt::Debug;
 use std::time::Duration;
 
 use netlink_packet_core::{Emitable, Parseable};
@@ -59,8 +60,13 @@ fn assert_same_header(theirs: &inet::InetResponseHeader, ours: &Header) {
 macro_rules! assert_same {
     ($type:path, $theirs:expr, $ours:expr; $($field:ident = $name:ident,)*) => {
         let $type { $($field),* } = $theirs;
-        $(assert_eq!($ours.$name, (*$field).into(), stringify!($name));)*
+        $(assert_same_value(&$ours.$name, *$field, stringify!($name));)*
     };
+}
+
+/// Their value as ours says it: optional, where a shorter struct may lack it.
+fn assert_same_value<T: PartialEq + Debug>(ours: &T, theirs: impl Into<T>, name: &str) {
+    assert_eq!(*ours, theirs.into(), "{name}");
 }
 
 fn assert_same_tcp_info(theirs: &inet::nlas::TcpInfo, ours: &TcpInfo) {

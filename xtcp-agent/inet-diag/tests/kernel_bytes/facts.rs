@@ -1,235 +1,410 @@
-//! The decoder against what the sockets were, which the script that made them decided.
+//! The decoder against what the scenarios did, on every kernel: numbers of bytes, relations between both ends of a
+//! connection, and what kinds of rows have and lack. What a socket said of itself is compared in `truth.rs`.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use xtcp_inet_diag::attr::info::options;
-use xtcp_inet_diag::framing::{Body, Messages};
+use xtcp_inet_diag::attr::info::{TcpInfo, options};
+use xtcp_inet_diag::framing::{Body, Messages, TCPDIAG_GETSOCK};
 use xtcp_inet_diag::message::{Decoded, decode};
 use xtcp_inet_diag::socket_id::Family;
 use xtcp_inet_diag::state::{State, States};
 
-use super::fixtures::{DUMP_BOTH, DUMP_BOTH_BARE, DUMP_V4, DUMP_V6, LOOKUPS, all, all_rows, rows};
+use super::fixtures::{Capture, SOCK_DIAG, captures, every_datagram, payloads};
 
-fn decoded(datagrams: &[&'static [u8]]) -> Vec<Decoded<'static>> {
-    rows(datagrams).into_iter().map(|payload| decode(payload).unwrap()).collect()
+/// A scenario on one kernel: what all of its answers decode to.
+struct Scene {
+    name: String,
+    version: (u32, u32),
+    /// Each request with its rows.
+    answers: Vec<(&'static [u8], Vec<Decoded<'static>>)>,
 }
 
-/// The only row of this state whose local port is this.
-fn local(port: u16, state: State) -> Decoded<'static> {
-    only(|row| row.header.id.source_port == port && row.header.state() == Some(state))
+impl Scene {
+    fn new(capture: &'static Capture) -> Self {
+        let version = capture.kernel.strip_prefix("linux-").and_then(|text| text.split_once('.')).unwrap();
+        let exchanges = capture.exchanges().into_iter().filter(|(request, _)| request.protocol == SOCK_DIAG);
+        let rows = |answers: &[&'static [u8]]| -> Vec<_> {
+            payloads(answers).into_iter().map(|payload| decode(payload).unwrap()).collect()
+        };
+        Self {
+            name: capture.name(),
+            version: (version.0.parse().unwrap(), version.1.parse().unwrap()),
+            answers: exchanges.map(|(request, answers)| (&*request.datagram, rows(&answers))).collect(),
+        }
+    }
+
+    /// The rows of the first dump: all of TCP, every attribute.
+    fn rows(&self) -> &[Decoded<'static>] {
+        &self.answers[0].1
+    }
+
+    /// The only row that is it.
+    fn only(&self, is_it: impl Fn(&Decoded<'static>) -> bool) -> Decoded<'static> {
+        let found: Vec<_> = self.rows().iter().filter(|row| is_it(row)).copied().collect();
+        let [row] = found[..] else { panic!("{}: {found:#?}", self.name) };
+        row
+    }
+
+    /// The end of a connection of this port that listened, and the end that connected.
+    fn ends(&self, port: u16, family: Family) -> (Decoded<'static>, Decoded<'static>) {
+        let is =
+            |row: &Decoded<'_>| row.header.family() == Some(family) && row.header.id.destination_port != 0;
+        (
+            self.only(|row| is(row) && row.header.id.source_port == port),
+            self.only(|row| is(row) && row.header.id.destination_port == port),
+        )
+    }
 }
 
-/// The only row of this state whose peer's port is this.
-fn peer(port: u16, state: State) -> Decoded<'static> {
-    only(|row| row.header.id.destination_port == port && row.header.state() == Some(state))
+/// A scenario on every kernel that has it: at least two.
+fn scenes(name: &str) -> Vec<Scene> {
+    let found: Vec<_> =
+        captures().iter().filter(|capture| capture.scenario == name).map(Scene::new).collect();
+    assert!(!found.is_empty(), "no kernel has {name}");
+    found
 }
 
-fn only(is_it: impl Fn(&Decoded<'static>) -> bool) -> Decoded<'static> {
-    let mut found: Vec<_> = decoded(DUMP_BOTH).into_iter().filter(is_it).collect();
-    assert_eq!(found.len(), 1, "{found:#?}");
-    found.pop().unwrap()
+fn info<'a>(row: &Decoded<'a>) -> TcpInfo<'a> {
+    row.attributes.info.unwrap()
 }
 
 #[test]
-fn nothing_that_the_kernel_sends_is_unknown_malformed_or_damaged() {
-    for payload in all_rows() {
-        let row = decode(payload).unwrap();
-        assert!(row.unknown.is_empty() && row.malformed.is_empty() && row.damage.is_none(), "{row:#?}");
+fn one_pass_over_both_families_is_what_the_dumps_of_each_say() {
+    for scene in
+        ["established", "ipv6", "v4-mapped", "time-wait", "syn-recv", "bound"].into_iter().flat_map(scenes)
+    {
+        let cookies = |index: usize| -> BTreeSet<_> {
+            let rows = &scene.answers[index].1;
+            let distinct: BTreeSet<u64> = rows.iter().map(|row| row.header.id.cookie).collect();
+            assert_eq!(distinct.len(), rows.len(), "{}: a socket comes twice", scene.name);
+            distinct
+        };
+        // In this order: both, IPv4, IPv6, both without attributes.
+        let each: BTreeSet<_> = cookies(1).union(&cookies(2)).copied().collect();
+        assert_eq!(cookies(0), each, "{}", scene.name);
+        assert_eq!(cookies(0), cookies(3), "{}", scene.name);
+        assert!(scene.answers[1].1.iter().all(|row| row.header.family() == Some(Family::Inet)));
+        assert!(scene.answers[2].1.iter().all(|row| row.header.family() == Some(Family::Inet6)));
     }
 }
 
 #[test]
-fn one_pass_over_both_families_is_what_both_dumps_say() {
-    let cookies = |datagrams: &[&'static [u8]]| {
-        let mut cookies: Vec<_> = decoded(datagrams).iter().map(|row| row.header.id.cookie).collect();
-        cookies.sort_unstable();
-        cookies
-    };
-    let both = cookies(DUMP_BOTH);
-    assert_eq!(both.len(), 25);
-    let mut each = cookies(DUMP_V4);
-    each.extend(cookies(DUMP_V6));
-    each.sort_unstable();
-    assert_eq!(both, each);
-    assert_eq!(both, cookies(DUMP_BOTH_BARE));
-    assert!(decoded(DUMP_V4).iter().all(|row| row.header.family() == Some(Family::Inet)));
-    assert!(decoded(DUMP_V6).iter().all(|row| row.header.family() == Some(Family::Inet6)));
-}
-
-#[test]
-fn a_dump_ends_with_done_and_is_never_interrupted() {
-    for dump in [DUMP_BOTH, DUMP_BOTH_BARE, DUMP_V4, DUMP_V6] {
-        let messages: Vec<_> =
-            dump.iter().flat_map(|datagram| Messages::new(datagram)).collect::<Result<_, _>>().unwrap();
-        let (last, rows) = messages.split_last().unwrap();
-        assert!(matches!(last.body, Body::Done { status: 0, .. }), "{last:?}");
-        assert!(rows.iter().all(|row| row.is_socket() && row.is_multipart() && !row.is_dump_interrupted()));
-        assert!(messages.iter().all(|message| message.header.seq == 1));
+fn a_dump_ends_with_done_and_its_rows_are_parts_of_it() {
+    for capture in captures() {
+        let exchanges = capture.exchanges().into_iter().filter(|(request, _)| request.protocol == SOCK_DIAG);
+        for (request, answers) in
+            exchanges.filter(|(request, _)| request.datagram[4..6] == TCPDIAG_GETSOCK.to_ne_bytes())
+        {
+            let messages: Vec<_> = answers
+                .iter()
+                .flat_map(|datagram| Messages::new(datagram))
+                .collect::<Result<_, _>>()
+                .unwrap();
+            let (last, rows) = messages.split_last().unwrap();
+            assert!(matches!(last.body, Body::Done { status: 0, .. }), "{}: {last:?}", capture.name());
+            assert!(rows.iter().all(|row| row.is_socket() && row.is_multipart()), "{}", capture.name());
+            assert!(
+                messages.iter().all(|message| message.header.seq.to_ne_bytes() == request.datagram[8..12])
+            );
+        }
     }
-}
-
-#[test]
-fn each_congestion_control_has_its_name_and_bbr_its_numbers() {
-    for (port, name) in [(24801, "cubic"), (24802, "bbr"), (24803, "reno")] {
-        let listener = local(port, State::Listen);
-        assert_eq!(listener.attributes.cong.unwrap().0, name);
-        assert_eq!((listener.header.rqueue, listener.header.wqueue), (0, 16));
-        assert_eq!(listener.attributes.info.unwrap().sacked, Some(16), "the backlog's limit");
-        let client = peer(port, State::Established);
-        assert_eq!(client.attributes.cong.unwrap().0, name);
-        assert_eq!(client.attributes.bbr_info.is_some(), name == "bbr");
-        assert_eq!((client.attributes.vegas_info, client.attributes.dctcp_info), (None, None));
-    }
-    let bbr = peer(24802, State::Established).attributes.bbr_info.unwrap();
-    assert!(bbr.bw_bytes_per_s() > 1_000_000 && bbr.pacing_gain >= 256 && bbr.tail.is_empty(), "{bbr:?}");
-    assert!(bbr.min_rtt_us < 1_000_000);
 }
 
 #[test]
 fn tcp_info_counts_the_bytes_that_were_sent() {
-    for port in [24801, 24802, 24803] {
-        let sender = peer(port, State::Established).attributes.info.unwrap();
-        let sent = sender.bytes_sent.unwrap() - sender.bytes_retrans.unwrap();
-        assert_eq!((sent, sender.bytes_acked), (100_000, Some(100_001)), "the SYN is acknowledged too");
-        let receiver = local(port, State::Established).attributes.info.unwrap();
-        assert_eq!(receiver.bytes_received, Some(100_000));
-        assert_eq!((receiver.bytes_sent, receiver.data_segs_out), (Some(0), Some(0)));
-        assert_eq!(receiver.data_segs_in, sender.data_segs_out);
-        assert_eq!((sender.state, sender.ca_state), (Some(1), Some(0)));
-        assert_eq!(sender.options, Some(options::TIMESTAMPS | options::SACK | options::WSCALE));
-        assert_eq!((sender.advmss_bytes, sender.pmtu_bytes), (Some(65_483), Some(65_535)), "the loopback's");
-        assert_eq!(sender.max_pacing_rate_bytes_per_s, Some(u64::MAX));
-        assert_eq!((sender.unacked, sender.lost, sender.notsent_bytes), (Some(0), Some(0), Some(0)));
-        assert!(sender.busy_time_us.unwrap() < 1_000_000 && sender.rtt_us.unwrap() < 1_000_000);
-        assert!(sender.min_rtt_us.unwrap() <= sender.rtt_us.unwrap());
-        assert_eq!(sender.snd_wnd_bytes, receiver.rcv_wnd_bytes);
-        assert_eq!((sender.total_rto, sender.total_rto_time_ms), (Some(0), Some(0)));
-        assert_eq!(sender.snd_wscale(), receiver.rcv_wscale());
-        assert!(sender.accecn_word.is_some(), "280 bytes since 6.18");
+    for scene in scenes("established") {
+        let (server, client) = scene.ends(24801, Family::Inet);
+        let (server, client) = (info(&server), info(&client));
+        assert_eq!((client.bytes_sent, client.bytes_received), (Some(10_000), Some(3000)), "{}", scene.name);
+        assert_eq!(client.bytes_acked, Some(10_001), "the SYN is acknowledged too");
+        assert_eq!((server.bytes_sent, server.bytes_received), (Some(3000), Some(10_000)));
+        assert_eq!((client.data_segs_in, client.data_segs_out), (server.data_segs_out, server.data_segs_in));
+        assert_eq!((client.state, client.ca_state, client.lost), (Some(1), Some(0), Some(0)));
+        let negotiated = options::TIMESTAMPS | options::SACK | options::WSCALE;
+        assert_eq!((client.options, server.options), (Some(negotiated), Some(negotiated)));
+        assert_eq!((client.advmss_bytes, client.pmtu_bytes), (Some(65_483), Some(65_535)), "the loopback's");
+        assert_eq!(client.max_pacing_rate_bytes_per_s, Some(u64::MAX));
+        assert!(client.min_rtt_us.unwrap() <= client.rtt_us.unwrap());
+        assert_eq!((client.snd_wscale(), client.rcv_wscale()), (server.rcv_wscale(), server.snd_wscale()));
+        // Linux 6.2 and later.
+        assert_eq!(client.rcv_wnd_bytes.is_some(), scene.version >= (6, 2), "{}", scene.name);
+        if let Some(window) = server.rcv_wnd_bytes {
+            assert_eq!(client.snd_wnd_bytes, Some(window));
+        }
+        assert_eq!(client.total_rto.is_some(), scene.version >= (6, 7), "{}", scene.name);
+        assert_eq!(client.accecn_word.is_some(), scene.version >= (6, 18), "{}", scene.name);
+    }
+    for scene in scenes("no-options") {
+        let (server, client) = scene.ends(24847, Family::Inet);
+        assert_eq!((info(&server).options, info(&client).options), (Some(0), Some(0)), "{}", scene.name);
     }
 }
 
 #[test]
-fn an_ipv6_client_has_its_options_mark_and_half_closed_state() {
-    let client = peer(24804, State::FinWait2);
-    let id = client.header.id;
-    let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    assert_eq!((id.source_ip(Family::Inet6), id.destination_ip(Family::Inet6)), (loopback, loopback));
-    let attributes = client.attributes;
-    assert_eq!((attributes.tos.unwrap().0, attributes.tclass.unwrap().0), (0x10, 0x20));
-    assert_eq!(attributes.mark.unwrap().0, 0x1234);
-    assert_eq!(attributes.class_id.unwrap().0, 6, "the priority that IP_TOS 0x10 brings");
-    let shutdown = attributes.shutdown.unwrap();
-    assert!(shutdown.send() && !shutdown.receive());
-    assert_eq!(attributes.info.unwrap().bytes_acked, Some(1002), "SYN and FIN are acknowledged too");
-
-    let server = local(24804, State::CloseWait);
-    assert_eq!(server.header.rqueue, 1001, "the FIN counts for one");
-    assert!(server.attributes.shutdown.unwrap().receive());
-    assert_eq!(server.attributes.info.unwrap().bytes_received, Some(1001));
-    let skmem = server.attributes.sk_meminfo.unwrap();
-    assert!(skmem.rmem_alloc_bytes.unwrap() > 1000 && skmem.drops == Some(0), "{skmem:?}");
-    let meminfo = server.attributes.meminfo.unwrap();
-    assert_eq!(Some(meminfo.rmem_bytes), skmem.rmem_alloc_bytes);
-    assert_eq!(Some(meminfo.wmem_bytes), skmem.wmem_queued_bytes);
-    assert_eq!(Some(meminfo.tmem_bytes), skmem.wmem_alloc_bytes);
-
-    assert!(local(24804, State::Listen).attributes.sk_v6only.unwrap().0);
-    assert!(!local(24805, State::Listen).attributes.sk_v6only.unwrap().0);
+fn loss_reordering_and_marks_are_counted() {
+    for scene in scenes("retransmits") {
+        let client = info(&scene.ends(24841, Family::Inet).1);
+        assert!(
+            client.total_retrans.unwrap() >= 2 && client.bytes_retrans.unwrap() >= 2000,
+            "{}",
+            scene.name
+        );
+        assert_eq!(client.bytes_sent.unwrap() - client.bytes_retrans.unwrap(), 40_000, "{}", scene.name);
+        assert_eq!((client.unacked, client.lost, client.notsent_bytes), (Some(0), Some(0), Some(0)));
+    }
+    for scene in scenes("in-recovery") {
+        let (server, client) = scene.ends(24842, Family::Inet);
+        let (server, client) = (info(&server), info(&client));
+        assert!(client.sacked.unwrap() > 0 && client.unacked.unwrap() > 0, "{}", scene.name);
+        assert!([Some(3), Some(4)].contains(&client.ca_state), "{}: {:?}", scene.name, client.ca_state);
+        assert!(server.rcv_ooopack.unwrap() > 0 && server.bytes_received == Some(5000), "{}", scene.name);
+    }
+    for scene in scenes("timeouts") {
+        let row = scene.ends(24843, Family::Inet).1;
+        let client = info(&row);
+        assert!(client.backoff.unwrap() >= 2 && client.retransmits.unwrap() >= 3, "{}", scene.name);
+        assert_eq!(
+            (row.header.timer, row.header.retrans),
+            (1, client.retransmits.unwrap()),
+            "{}",
+            scene.name
+        );
+        assert!(row.header.expires_ms <= client.rto_us.unwrap() / 1000, "{}", scene.name);
+        assert_eq!((row.header.wqueue, client.bytes_acked), (3000, Some(1)), "{}", scene.name);
+    }
+    for scene in scenes("reordering") {
+        let client = info(&scene.ends(24844, Family::Inet).1);
+        assert!(client.reord_seen.unwrap() >= 1, "{}", scene.name);
+    }
+    for scene in scenes("spurious-retransmit") {
+        let client = info(&scene.ends(24845, Family::Inet).1);
+        assert!(client.dsack_dups.unwrap() >= 1 && client.total_retrans.unwrap() >= 1, "{}", scene.name);
+    }
+    for scene in scenes("ecn") {
+        let (server, client) = scene.ends(24846, Family::Inet);
+        assert!(info(&client).delivered_ce.unwrap() >= 1, "{}", scene.name);
+        for end in [server, client] {
+            assert_ne!(info(&end).options.unwrap() & options::ECN, 0, "{}", scene.name);
+        }
+    }
+    for scene in scenes("accecn") {
+        let (server, client) = scene.ends(24846, Family::Inet);
+        assert!(info(&server).received_ce.unwrap() >= 3, "{}", scene.name);
+        assert!(info(&client).delivered_ce.unwrap() >= 3, "{}", scene.name);
+    }
 }
 
 #[test]
-fn a_v4_mapped_socket_is_an_ipv6_row() {
-    let id = peer(24805, State::Established).header.id;
+fn queues_are_as_full_as_they_were_made() {
+    for scene in scenes("unread") {
+        let (server, client) = scene.ends(24851, Family::Inet);
+        assert_eq!((server.header.rqueue, client.header.rqueue), (1000, 2000), "{}", scene.name);
+        assert_eq!((server.header.wqueue, client.header.wqueue), (0, 0), "{}", scene.name);
+    }
+    for scene in scenes("zero-window") {
+        let (receiver, sender) = scene.ends(24852, Family::Inet);
+        let (told, sent) = (info(&receiver), info(&sender));
+        assert_eq!(
+            receiver.header.rqueue,
+            u32::try_from(told.bytes_received.unwrap()).unwrap(),
+            "{}",
+            scene.name
+        );
+        assert!(sent.notsent_bytes.unwrap() > 0 && sender.header.wqueue >= sent.notsent_bytes.unwrap());
+        assert!(sent.rwnd_limited_us.unwrap() > 0, "{}", scene.name);
+        assert_eq!(sender.header.timer, 4, "{}: it probes", scene.name);
+    }
+    for scene in scenes("listen-backlog") {
+        let limits: Vec<_> = [24802, 24803, 24804]
+            .map(|port| {
+                scene.only(|row| {
+                    row.header.state() == Some(State::Listen) && row.header.id.source_port == port
+                })
+            })
+            .map(|row| (row.header.rqueue, row.header.wqueue))
+            .to_vec();
+        assert_eq!(limits, [(3, 8), (2, 1), (0, 128)], "{}", scene.name);
+        for row in scene.rows().iter().filter(|row| row.header.state() == Some(State::Listen)) {
+            let info = info(row);
+            assert_eq!((info.unacked, info.sacked), (Some(row.header.rqueue), Some(row.header.wqueue)));
+        }
+    }
+}
+
+#[test]
+fn half_closed_ends_say_which_half() {
+    for scene in scenes("closing-states") {
+        for row in scene.rows().iter().filter(|row| row.header.id.destination_port != 0) {
+            let shutdown = row.attributes.shutdown.unwrap();
+            let (send, receive) = match row.header.state().unwrap() {
+                State::FinWait1 | State::FinWait2 => (true, false),
+                State::CloseWait => (false, true),
+                State::LastAck | State::Closing => (true, true),
+                _ => (false, false),
+            };
+            assert_eq!((shutdown.send(), shutdown.receive()), (send, receive), "{}: {row:#?}", scene.name);
+        }
+    }
+}
+
+#[test]
+fn a_v4_mapped_socket_is_an_ipv6_row_and_an_ipv4_address_is_in_the_first_four_bytes() {
     let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
-    assert_eq!(id.source_ip(Family::Inet6), IpAddr::V6(mapped));
-    assert_eq!(id.destination, mapped.octets());
-}
-
-#[test]
-fn ipv4_addresses_are_in_the_first_four_bytes() {
-    let id = peer(24801, State::Established).header.id;
-    assert_eq!(id.source, [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(id.destination_ip(Family::Inet), IpAddr::V4(Ipv4Addr::LOCALHOST));
-    assert_eq!(local(24801, State::Listen).header.id.destination, [0; 16]);
+    for scene in scenes("v4-mapped") {
+        let rows = scene.rows().iter().filter(|row| row.header.id.source == mapped.octets());
+        let rows: Vec<_> = rows.collect();
+        assert_eq!(rows.len(), 3, "{}: a client and two servers", scene.name);
+        for row in rows {
+            assert_eq!(row.header.id.destination_ip(Family::Inet6), IpAddr::V6(mapped));
+            assert_eq!(row.header.family(), Some(Family::Inet6));
+        }
+        let v4 = scene
+            .only(|row| row.header.family() == Some(Family::Inet) && row.header.id.destination_port != 0);
+        assert_eq!(v4.header.id.source, [127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let only = |port| {
+            let is = |row: &Decoded<'_>| {
+                row.header.id.source_port == port
+                    && row.header.state() == Some(State::Listen)
+                    && row.header.family() == Some(Family::Inet6)
+            };
+            scene.only(is).attributes.sk_v6only.unwrap().0
+        };
+        assert_eq!((only(24822), only(24823)), (false, true), "{}", scene.name);
+    }
+    for scene in scenes("ipv6") {
+        let link_local: Ipv6Addr = "fe80::1".parse().unwrap();
+        let rows = scene.rows().iter().filter(|row| row.header.id.source == link_local.octets());
+        assert_eq!(rows.filter(|row| row.header.id.interface == 1).count(), 3, "{}", scene.name);
+    }
 }
 
 #[test]
 fn a_time_wait_and_a_request_row_have_a_header_and_no_tcp_info() {
-    let time_wait = peer(24806, State::TimeWait);
-    assert_eq!((time_wait.header.inode, time_wait.header.timer), (0, 3));
-    assert!((1..=60_000).contains(&time_wait.header.expires_ms));
-    assert_ne!(time_wait.header.id.cookie, 0);
-    let request = local(24807, State::SynRecv);
-    assert_eq!((request.header.inode, request.header.timer), (0, 1));
-    for row in [time_wait, request] {
-        assert_eq!((row.attributes.info, row.attributes.cong, row.attributes.shutdown), (None, None, None));
-        assert!(row.attributes.mark.is_some());
+    for (name, state, timer) in [("time-wait", State::TimeWait, 3), ("syn-recv", State::SynRecv, 1)] {
+        for scene in scenes(name) {
+            let rows: Vec<_> = scene.rows().iter().filter(|row| row.header.state() == Some(state)).collect();
+            assert!(rows.len() >= 3, "{}: {} rows", scene.name, rows.len());
+            for row in rows {
+                let attributes = row.attributes;
+                assert_eq!((row.header.inode, row.header.timer), (0, timer), "{}", scene.name);
+                assert!(
+                    (1..=60_000).contains(&row.header.expires_ms) || state == State::SynRecv,
+                    "{}",
+                    scene.name
+                );
+                assert_ne!(row.header.id.cookie, 0, "{}", scene.name);
+                assert_eq!((attributes.info, attributes.cong, attributes.shutdown), (None, None, None));
+            }
+        }
     }
 }
 
 #[test]
-fn a_bound_socket_is_shown_as_closed() {
-    let bound = local(24808, State::Close);
-    assert!(States::from(State::BoundInactive).shows(bound.header.state));
-    assert_eq!((bound.attributes.info, bound.header.id.destination_port), (None, 0));
-    assert_ne!(bound.header.inode, 0);
+fn a_bound_socket_is_shown_as_closed_since_linux_6_8() {
+    for scene in scenes("bound") {
+        let bound: Vec<_> = scene.rows().iter().filter(|row| row.header.id.source_port == 24811).collect();
+        assert_eq!(bound.len(), if scene.version >= (6, 8) { 2 } else { 0 }, "{}", scene.name);
+        for row in bound {
+            assert!(States::from(State::BoundInactive).shows(row.header.state));
+            assert_eq!((row.attributes.info, row.header.id.destination_port), (None, 0), "{}", scene.name);
+            assert_ne!(row.header.inode, 0);
+        }
+    }
 }
 
 #[test]
-fn an_mptcp_subflow_tells_its_tokens() {
-    let client = peer(24809, State::Established).attributes.ulp_info.unwrap();
-    let server = local(24809, State::Established).attributes.ulp_info.unwrap();
-    assert_eq!((client.name, server.name), (Some("mptcp"), Some("mptcp")));
-    let (client, server) = (client.mptcp.unwrap(), server.mptcp.unwrap());
-    assert_eq!(server.token_loc, Some(0x63fd_b6b7));
-    assert_eq!(client.token_loc, Some(0x603f_2f8f));
-    assert_eq!((client.id_loc, client.id_rem, client.map_datalen), (Some(0), Some(0), Some(0)));
-    assert!(client.map_seq.is_some() && client.flags.is_some() && client.ssn_offset.is_some());
-    let listener = local(24809, State::Listen).attributes.ulp_info.unwrap();
-    assert_eq!((listener.name, listener.mptcp), (Some("mptcp"), None));
+fn tls_tells_its_version_and_cipher_and_an_mptcp_subflow_its_tokens() {
+    for scene in scenes("tls") {
+        let of = |version| {
+            let tls = |row: &Decoded<'_>| row.attributes.ulp_info.and_then(|ulp| ulp.tls);
+            let rows = scene.rows().iter().filter_map(tls).filter(|tls| tls.version == version);
+            rows.map(|tls| (tls.cipher, tls.tx_conf, tls.rx_conf)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(Some(0x303)), [(Some(51), Some(2), Some(2)); 2], "{}", scene.name);
+        assert_eq!(of(Some(0x304)), [(Some(52), Some(2), Some(1))], "{}", scene.name);
+        assert_eq!(of(None), [(None, Some(1), Some(1))], "{}", scene.name);
+    }
+    for scene in scenes("mptcp") {
+        for family in [Family::Inet, Family::Inet6] {
+            let (server, client) = scene.ends(24872, family);
+            let ulp = |row: &Decoded<'static>| row.attributes.ulp_info.unwrap();
+            assert_eq!(
+                (ulp(&client).name, ulp(&server).name),
+                (Some("mptcp"), Some("mptcp")),
+                "{}",
+                scene.name
+            );
+            let (client, server) = (ulp(&client).mptcp.unwrap(), ulp(&server).mptcp.unwrap());
+            assert_ne!(client.token_loc, server.token_loc, "{}", scene.name);
+            assert!(client.token_loc.is_some_and(|token| token != 0), "{}", scene.name);
+            assert_eq!((client.id_loc, client.id_rem), (Some(0), Some(0)));
+            assert!(client.map_seq.is_some() && client.flags.is_some() && client.ssn_offset.is_some());
+        }
+    }
 }
 
 #[test]
 fn an_md5_key_is_kept_as_bytes_and_not_printed() {
-    let listener = local(24810, State::Listen).attributes;
-    let md5sig = listener.md5sig.unwrap();
-    assert_eq!(md5sig.0.len(), 100);
-    assert!(md5sig.0.windows(8).any(|window| window == b"test key"));
-    assert_eq!(format!("{md5sig:?}"), "Md5Sig(100 bytes)");
+    for scene in scenes("md5") {
+        let rows: Vec<_> = scene.rows().iter().filter_map(|row| row.attributes.md5sig).collect();
+        assert_eq!(rows.len(), 3, "{}", scene.name);
+        for md5sig in rows {
+            assert!(md5sig.0.windows(8).any(|window| window == b"test key"), "{}", scene.name);
+            assert!(!format!("{md5sig:?}").contains("test key"));
+        }
+    }
 }
 
 #[test]
-fn socket_options_and_cgroup_come_unasked() {
-    for row in decoded(DUMP_BOTH_BARE) {
-        let full =
-            matches!(row.header.state(), Some(state) if state != State::TimeWait && state != State::SynRecv);
-        assert_eq!(row.attributes.sockopt.is_some_and(|sockopt| sockopt.is_icsk), full);
-        assert_eq!(row.attributes.cgroup_id.is_some_and(|id| id.0 == 1), full);
-        assert_eq!((row.attributes.info, row.attributes.cong, row.attributes.tos), (None, None, None));
+fn what_is_not_asked_for_comes_unasked_or_not_at_all() {
+    for scene in scenes("established") {
+        for row in &scene.answers[3].1 {
+            let attributes = row.attributes;
+            assert!(attributes.sockopt.is_some() && attributes.mark.is_some(), "{}", scene.name);
+            assert!(attributes.cgroup_id.is_some() && attributes.shutdown.is_some(), "{}", scene.name);
+            assert_eq!(
+                (attributes.info, attributes.cong, attributes.tos),
+                (None, None, None),
+                "{}",
+                scene.name
+            );
+        }
     }
 }
 
 #[test]
 fn a_lookup_answers_with_one_message_and_a_missing_socket_with_enoent() {
-    let answers: Vec<_> =
-        LOOKUPS.iter().flat_map(|datagram| Messages::new(datagram)).collect::<Result<_, _>>().unwrap();
-    assert_eq!(answers.iter().map(|answer| answer.header.seq).collect::<Vec<_>>(), [101, 102, 103]);
-    assert!(answers.iter().all(|answer| !answer.is_multipart()));
-    let Body::Error { errno: 2, request: Some(request), .. } = answers[1].body else {
-        panic!("{:?}", answers[1]);
-    };
-    assert_eq!((request.kind, request.seq, request.len), (20, 102, 72));
-    let cookies: Vec<_> = decoded(DUMP_BOTH).iter().map(|row| row.header.id.cookie).collect();
-    for row in decoded(LOOKUPS) {
-        assert!(cookies.contains(&row.header.id.cookie) && row.attributes.info.is_some());
-        assert_eq!(row.attributes.meminfo, None, "not wanted");
+    let mut found = 0;
+    for capture in captures() {
+        let all: Vec<_> = capture.exchanges();
+        for (request, answers) in all.iter().filter(|(request, _)| request.protocol == SOCK_DIAG) {
+            let bytes = &request.datagram;
+            // No dump, for TCP, and whole.
+            if bytes[6..8] != 1_u16.to_ne_bytes() || bytes[17] != 6 || ![2, 10].contains(&bytes[16]) {
+                continue;
+            }
+            let asked = u64::from_ne_bytes(bytes[64..72].try_into().unwrap());
+            let messages: Vec<_> = answers.iter().flat_map(|datagram| Messages::new(datagram)).collect();
+            let [Ok(answer)] = messages[..] else { panic!("{}: {messages:?}", capture.name()) };
+            assert!(!answer.is_multipart());
+            match answer.body {
+                Body::Data { payload } => assert_eq!(decode(payload).unwrap().header.id.cookie, asked),
+                Body::Error { errno: 2, request: Some(request), .. } => {
+                    assert_eq!((request.kind, request.len), (20, 72));
+                    assert_eq!(asked, u64::MAX >> 1, "{}: {request:?}", capture.name());
+                }
+                other => panic!("{}: {other:?}", capture.name()),
+            }
+            found += 1;
+        }
     }
+    assert!(found > 200, "{found} lookups");
 }
 
 #[test]
 fn every_datagram_is_walked_to_its_end() {
-    for datagram in all() {
+    for datagram in every_datagram() {
         assert!(Messages::new(datagram).all(|message| message.is_ok()));
     }
 }

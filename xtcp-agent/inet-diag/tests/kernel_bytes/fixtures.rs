@@ -4,6 +4,7 @@
 //! sockets said of themselves (`.json`) and the text of `ss` (`.ss`).
 
 #![allow(dead_code, reason = "several test programs share it, and none uses all of it")]
+#![allow(clippy::indexing_slicing, clippy::panic, reason = "a fixture that is not as it should be fails the test")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use xtcp_inet_diag::framing::{Body, Messages, SOCK_DIAG_BY_FAMILY, TCPDIAG_GETSOCK};
-use xtcp_inet_diag::message::ROW_LEN;
+use xtcp_inet_diag::message::{ROW_LEN, Reading};
+use xtcp_inet_diag::request::Protocol;
 
 /// `NETLINK_SOCK_DIAG`.
 pub(crate) const SOCK_DIAG: u16 = 4;
@@ -61,6 +63,16 @@ impl Row {
         old || self.request[17] == 6 && self.request.len() == 72
     }
 
+    /// How it is to be read: by the protocol that was asked for.
+    pub(crate) fn reading(&self) -> Reading {
+        let protocol = match self.request[17] {
+            _ if self.is_tcp() => Protocol::TCP,
+            17 => Protocol::UDP,
+            _ => Protocol::MPTCP,
+        };
+        Reading { protocol, ..Reading::TCP }
+    }
+
     /// Family, state, and number and length of each attribute.
     pub(crate) fn shape(&self) -> (u8, u8, Vec<[u8; 4]>) {
         let mut attributes = Vec::new();
@@ -78,6 +90,13 @@ impl Capture {
     /// `kernel/scenario`, for messages.
     pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.kernel, self.scenario)
+    }
+
+    /// What is known of its kernel.
+    pub(crate) fn manifest(&self) -> serde_json::Value {
+        let file = root().join(&self.kernel).join("manifest.json");
+        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
     }
 
     /// The answers that inet_diag gave, in order.
@@ -165,30 +184,6 @@ pub(crate) fn all_rows() -> Vec<&'static [u8]> {
     let mut seen = BTreeSet::new();
     let rows = every_row().into_iter().filter(Row::is_tcp);
     rows.filter(|row| seen.insert(row.shape())).map(|row| row.payload).collect()
-}
-
-macro_rules! datagrams {
-    ($($file:literal),* $(,)?) => {
-        &[$(include_bytes!(concat!("../../../../fixtures/inet_diag/linux-6.18/", $file)).as_slice()),*]
-    };
-}
-
-/// All TCP sockets, every attribute.
-pub(crate) const DUMP_BOTH: &[&[u8]] =
-    datagrams!["dump-both.0.bin", "dump-both.1.bin", "dump-both.2.bin", "dump-both.3.bin", "dump-both.4.bin"];
-/// The same, with no attribute asked for.
-pub(crate) const DUMP_BOTH_BARE: &[&[u8]] = datagrams!["dump-both-bare.0.bin", "dump-both-bare.1.bin"];
-/// The IPv4 sockets.
-pub(crate) const DUMP_V4: &[&[u8]] =
-    datagrams!["dump-v4.0.bin", "dump-v4.1.bin", "dump-v4.2.bin", "dump-v4.3.bin"];
-/// The IPv6 sockets.
-pub(crate) const DUMP_V6: &[&[u8]] = datagrams!["dump-v6.0.bin", "dump-v6.1.bin"];
-/// Lookups: a socket, one that does not exist, a socket.
-pub(crate) const LOOKUPS: &[&[u8]] = datagrams!["lookups.0.bin", "lookups.1.bin", "lookups.2.bin"];
-
-/// The rows' payloads in some datagrams.
-pub(crate) fn rows(datagrams: &[&'static [u8]]) -> Vec<&'static [u8]> {
-    payloads(datagrams)
 }
 
 /// Where the captures are.
