@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::command::{run, which};
 use crate::stage::Stages;
 use crate::test::{self, Scale};
-use crate::{build_ebpf, fuzz, workspace};
+use crate::{build_ebpf, fuzz, sanitize, workspace};
 
 pub(crate) fn main() -> Result<()> {
     let cargo = || Command::new(workspace::cargo());
@@ -28,6 +28,7 @@ pub(crate) fn main() -> Result<()> {
         build_ebpf::build_object(false)
     });
     fuzz::stages_of(&mut stages, &[], 10);
+    sanitize::stages_of(&mut stages);
     test::stages_of(&mut stages, &test::Options::default(), Scale::Ci);
     stages.finish("cargo xtask ci")
 }

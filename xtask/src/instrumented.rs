@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::command::{output, which};
+use crate::command::output;
 use crate::workspace;
 
 const HOW_TO_GET_ONE: &str = "\
@@ -42,10 +42,13 @@ impl Compiler {
     }
 
     fn inspect(bin: PathBuf, sanitizer: &str) -> Result<Self> {
-        let rustc = bin.join("rustc");
-        let nightly = output(Command::new(&rustc).arg("-V"))?.contains("nightly");
-        let libraries = output(Command::new(&rustc).args(["--print", "target-libdir", "--target", TARGET]))?;
-        runtime_in(Path::new(libraries.trim()), sanitizer)?;
+        runtime(&bin, sanitizer)?;
+        Self::at(bin)
+    }
+
+    /// The one in this folder.
+    pub(crate) fn at(bin: PathBuf) -> Result<Self> {
+        let nightly = output(Command::new(bin.join("rustc")).arg("-V"))?.contains("nightly");
         Ok(Self { bin, nightly })
     }
 
@@ -67,6 +70,13 @@ impl Compiler {
     }
 }
 
+/// The runtime of a sanitizer (`asan`, `msan`) that the compiler in this folder has.
+pub(crate) fn runtime(bin: &Path, sanitizer: &str) -> Result<PathBuf> {
+    let mut rustc = Command::new(bin.join("rustc"));
+    let libraries = output(rustc.args(["--print", "target-libdir", "--target", TARGET]))?;
+    runtime_in(Path::new(libraries.trim()), sanitizer)
+}
+
 /// `librustc-nightly_rt.asan.a` and the like; its middle is the channel's name.
 fn runtime_in(libraries: &Path, sanitizer: &str) -> Result<PathBuf> {
     let end = format!("_rt.{sanitizer}.a");
@@ -76,22 +86,17 @@ fn runtime_in(libraries: &Path, sanitizer: &str) -> Result<PathBuf> {
     paths.find(is_it).with_context(|| format!("no *{end} in {}", libraries.display()))
 }
 
-/// What they are called and the `bin` of each, those to prefer first.
-fn toolchains() -> Vec<(String, PathBuf)> {
-    let bin_of = |rustc: &str| Path::new(rustc.trim()).parent().map(Path::to_owned);
-    let mut found = Vec::new();
-    if which("rustup").is_some()
-        && let Ok(list) = output(Command::new("rustup").args(["toolchain", "list"]))
-    {
-        for name in list.lines().filter_map(|line| line.split_whitespace().next()) {
-            let rustc = output(Command::new("rustup").args(["which", "--toolchain", name, "rustc"]));
-            if let Some(bin) =
-                rustc.ok().and_then(|rustc| bin_of(&rustc)).filter(|_| name.starts_with("nightly"))
-            {
-                found.push((name.to_owned(), bin));
-            }
-        }
-    }
+/// Every compiler of rustup, nightlies first, and the default one: what it is called, and its `bin`.
+pub(crate) fn toolchains() -> Vec<(String, PathBuf)> {
+    let list = output(Command::new("rustup").args(["toolchain", "list"])).unwrap_or_default();
+    let mut names: Vec<_> = list.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    names.sort_by_key(|name| !name.starts_with("nightly"));
+    let bin_of = |name: &str| {
+        let rustc = output(Command::new("rustup").args(["which", "--toolchain", name, "rustc"])).ok()?;
+        Path::new(rustc.trim()).parent().map(Path::to_owned)
+    };
+    let mut found: Vec<_> =
+        names.into_iter().filter_map(|name| Some((name.to_owned(), bin_of(name)?))).collect();
     if let Some(bin) = workspace::cargo().parent().filter(|bin| bin.join("rustc").exists()) {
         found.push(("the default compiler".to_owned(), bin.to_owned()));
     }

@@ -14,9 +14,11 @@ mod fuzz;
 mod install;
 mod instrumented;
 mod libtest;
+mod miri;
 mod process_tree;
 mod python;
 mod run;
+mod sanitize;
 mod stage;
 mod test;
 mod toolchain;
@@ -57,6 +59,10 @@ enum Task {
     Ci,
     /// Fuzz the decoder, each target for some seconds; builds cargo-fuzz where it is missing
     Fuzz(fuzz::Options),
+    /// The decoder's tests under the address and memory sanitizers
+    Sanitize(sanitize::Options),
+    /// The decoder's tests under miri, where a toolchain has it
+    Miri,
     /// Check the dependencies' licences and advisories (needs cargo-deny)
     Deny,
     /// What `run --demo` does as root
@@ -92,6 +98,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ci => ci::main(),
         Task::Deny => ci::deny(),
         Task::Fuzz(options) => fuzz::main(&options),
+        Task::Sanitize(options) => sanitize::main(&options),
+        Task::Miri => miri::main(),
         Task::Run(options) => run::main(options),
         Task::Demo(options) => demo::main(&options),
         Task::DemoTraffic { role } => demo::traffic::main(role),

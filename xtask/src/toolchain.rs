@@ -118,7 +118,6 @@ fn inspect(rustc: &Path) -> Result<Toolchain> {
     if major_minor(release).is_none_or(|number| number < OLDEST) {
         bail!("{release} is older than {}.{}", OLDEST.0, OLDEST.1);
     }
-    let llvm_major = field("LLVM version:")?.split('.').next().and_then(|word| word.parse().ok());
     let sysroot = output(Command::new(rustc).args(["--print", "sysroot"]))?;
     let source_elsewhere = library_source(Path::new(sysroot.trim()), release)?;
     Ok(Toolchain {
@@ -127,9 +126,17 @@ fn inspect(rustc: &Path) -> Result<Toolchain> {
         nightly: release.contains("nightly"),
         source_elsewhere,
         llvm: shared_llvm(rustc)?,
-        llvm_major: llvm_major.context("its LLVM version is not a number")?,
+        llvm_major: llvm_major(rustc)?,
         version,
     })
+}
+
+/// The major version of the LLVM that a compiler generates code with.
+pub(crate) fn llvm_major(rustc: &Path) -> Result<u32> {
+    let version = output(Command::new(rustc).arg("-Vv"))?;
+    let line = version.lines().find_map(|line| line.strip_prefix("LLVM version:"));
+    let major = line.and_then(|line| line.trim().split('.').next()?.parse().ok());
+    major.with_context(|| format!("`{} -Vv` names no LLVM version", rustc.display()))
 }
 
 /// `None`: in the sysroot, where cargo looks by itself.
