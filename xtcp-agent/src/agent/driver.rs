@@ -186,7 +186,7 @@ impl Driver {
         means.events.publish(&means.engine.take_events());
         while self.looked && !self.idle.is_empty() {
             let Some(job) = means.engine.next_job(now) else { break };
-            if let Err(job) = dispatch(&means.threads, &mut self.idle, job) {
+            if let Some(job) = dispatch(&means.threads, &mut self.idle, job) {
                 means.engine.job_lost(now, &job);
             }
         }
@@ -319,14 +319,13 @@ impl Driver {
 }
 
 /// Hands a job to an idle worker; gives it back when that has ended, and the worker is idle no more.
-fn dispatch(threads: &[WorkerHandle], idle: &mut Vec<usize>, job: Job) -> Result<(), Job> {
+fn dispatch(threads: &[WorkerHandle], idle: &mut Vec<usize>, job: Job) -> Option<Job> {
     let Some((worker, thread)) = idle.pop().and_then(|worker| Some((worker, threads.get(worker)?))) else {
-        return Err(job);
+        return Some(job);
     };
-    thread.jobs.try_send(job).map_err(|error| {
-        tracing::error!(worker, "a worker takes no jobs any more");
-        error.into_inner()
-    })
+    let refused = thread.jobs.try_send(job).err()?;
+    tracing::error!(worker, "a worker takes no jobs any more");
+    Some(refused.into_inner())
 }
 
 /// The next batch; never, when there are no kernel events.

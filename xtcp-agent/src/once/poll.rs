@@ -191,8 +191,8 @@ impl Crew {
     fn dispatch(&mut self, worker: usize, job: Job) -> Result<(), PollError> {
         let visit = Visit { id: job.target.id, name: Arc::clone(&job.name), why: None };
         self.visits.entry(job.request.netns_inode).or_insert(visit);
-        let sent = self.threads.get(worker).map(|thread| thread.jobs.try_send(job));
-        sent.and_then(Result::ok).ok_or(PollError::Workers)
+        let sent = self.threads.get(worker).is_some_and(|thread| thread.jobs.try_send(job).is_ok());
+        if sent { Ok(()) } else { Err(PollError::Workers) }
     }
 
     fn take(&mut self, report: &Done) {

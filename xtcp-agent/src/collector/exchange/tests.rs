@@ -218,7 +218,7 @@ fn bpf_storages_that_the_kernel_does_not_tell_are_asked_for_once() {
 #[test]
 fn a_row_with_bpf_storages_may_be_longer_than_any_other() {
     let long: Answer = Box::new(|seq| {
-        let payload = [&ROW[..], &[0; 60_000]].concat();
+        let payload = [&ROW[..], &vec![0; 60_000]].concat();
         Ok(message(TCPDIAG_GETSOCK, 0, seq, &payload))
     });
     let kernel = Kernel::new(vec![long, control(NLMSG_DONE, 0)]);
