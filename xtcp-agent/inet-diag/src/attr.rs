@@ -37,6 +37,7 @@ mod tally;
 pub mod tclass;
 pub mod tos;
 pub mod ulp_info;
+mod usual;
 pub mod vegas_info;
 
 pub use selection::{Selection, UnknownGroup};
@@ -275,6 +276,11 @@ impl<'a> Walk<'a> {
         Self { rest: bytes, len: bytes.len() }
     }
 
+    /// Only what is left of the bytes when the first ones were seen.
+    pub(crate) const fn behind(self, rest: &'a [u8]) -> Self {
+        Self { rest, len: self.len }
+    }
+
     /// Why there is no attribute in what is left.
     #[cold]
     fn broken(&self) -> AttributeError {
@@ -328,7 +334,7 @@ const fn place(number: u16, protocol: Protocol) -> u16 {
 /// attribute that comes twice the last is kept, as the kernel's own parser does.
 #[inline]
 pub(crate) fn walk<'a>(
-    bytes: &'a [u8],
+    walk: Walk<'a>,
     reading: Reading,
     attributes: &mut impl Put<'a>,
     unknown: &mut Tally,
@@ -336,7 +342,7 @@ pub(crate) fn walk<'a>(
     damage: &mut Option<AttributeError>,
 ) {
     let Reading { protocol, selection } = reading;
-    for item in Walk::new(bytes) {
+    for item in walk {
         match item {
             Ok((number, _)) if !selection.takes(number) => {}
             Ok((number, payload)) => match attributes.put(place(number, protocol), payload) {

@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use crate::attr::{self, AttributeError, Attributes, Selection, Tally};
+use crate::attr::{self, AttributeError, Attributes, Selection, Tally, Walk};
 use crate::bytes::Native;
 use crate::request::Protocol;
 use crate::socket_id::{Family, SocketId};
@@ -140,7 +140,7 @@ pub fn decode_as(payload: &[u8], reading: Reading) -> Result<Decoded<'_>, Messag
         damage: None,
     };
     let Decoded { reading: _, header: _, attributes, unknown, malformed, damage } = &mut decoded;
-    attr::walk(rest, reading, attributes, unknown, malformed, damage);
+    attr::walk(Walk::new(rest), reading, attributes, unknown, malformed, damage);
     Ok(decoded)
 }
 

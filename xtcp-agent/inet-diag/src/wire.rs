@@ -11,7 +11,7 @@
 use core::fmt;
 
 use crate::attr::info::AccEcnLayout;
-use crate::attr::{self, AttributeError, Places, Tally};
+use crate::attr::{self, AttributeError, Places, Tally, Walk};
 use crate::bytes::{Native, port_at};
 use crate::message::{MessageError, ROW_LEN, Reading};
 
@@ -131,7 +131,15 @@ impl<'a> Row<'a> {
     fn walk(&self, findings: &mut Findings) -> Places<'a> {
         let mut places = Places::default();
         let Findings { unknown, malformed, damage } = findings;
-        attr::walk(self.attributes, self.reading, &mut places, unknown, malformed, damage);
+        let rest = places.usual(self.attributes, self.reading);
+        attr::walk(
+            Walk::new(self.attributes).behind(rest),
+            self.reading,
+            &mut places,
+            unknown,
+            malformed,
+            damage,
+        );
         places
     }
 
