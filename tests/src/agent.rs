@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::host::{free_port, require_root, wait_for, workspace};
+use crate::host::{free_port, require_root, slowness, wait_for, workspace};
 use crate::http::{self, Metrics};
 use crate::nats::NatsServer;
 use crate::process::Process;
@@ -177,8 +177,9 @@ impl Agent {
         self.rows()
     }
 
-    /// The first row that `wanted` accepts, waiting for it; fails naming `what` after `limit`.
+    /// The first row that `wanted` accepts, waiting for it; fails naming `what` after `limit` times [`slowness`].
     pub fn wait_for_row(&self, what: &str, limit: Duration, mut wanted: impl FnMut(&Row) -> bool) -> Row {
+        let limit = limit * slowness();
         let start = Instant::now();
         let mut seen = 0;
         loop {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use xtcp_proto::event::v1 as pb;
 use xtcp_proto::event::v1::event::Event as Kind;
 
-use crate::host::monotonic_ns;
+use crate::host::{monotonic_ns, slowness};
 use crate::nats::NatsServer;
 use crate::netns::Id;
 use crate::row::address;
@@ -133,7 +133,9 @@ impl Subscriber {
                 runtime.block_on(subscribe(address, &kept, ready, stopped));
             })
             .expect("a thread can be started");
-        is_ready.recv_timeout(Duration::from_secs(10)).expect("the subscription reaches nats-server");
+        is_ready
+            .recv_timeout(Duration::from_secs(10) * slowness())
+            .expect("the subscription reaches nats-server");
         Self { store, stop: Some(stop), thread: Some(thread) }
     }
 
@@ -160,7 +162,7 @@ impl Subscriber {
         events
     }
 
-    /// The first event that `wanted` accepts, waiting for it; fails naming `what` after `limit`.
+    /// The first event that `wanted` accepts, waiting for it; fails naming `what` after `limit` times [`slowness`].
     pub fn wait_for(&self, what: &str, limit: Duration, wanted: impl FnMut(&Seen) -> bool) -> Seen {
         self.find(limit, wanted).unwrap_or_else(|| {
             let events = self.all();
@@ -172,14 +174,16 @@ impl Subscriber {
         })
     }
 
-    /// Waits until all events so far together are `enough`; false after `limit`.
+    /// Waits until all events so far together are `enough`; false after `limit` times [`slowness`].
     pub fn wait_until(&self, limit: Duration, mut enough: impl FnMut(&[Seen]) -> bool) -> bool {
+        let limit = limit * slowness();
         let wait = self.store.more.wait_timeout_while(self.store.lock(), limit, |events| !enough(events));
         !wait.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// The first event that `wanted` accepts within `limit`. `wanted` must not ask this subscriber for more.
+    /// The first event that `wanted` accepts within `limit` times [`slowness`]. `wanted` must not ask this subscriber for more.
     pub fn find(&self, limit: Duration, mut wanted: impl FnMut(&Seen) -> bool) -> Option<Seen> {
+        let limit = limit * slowness();
         let start = Instant::now();
         let mut looked = 0;
         let mut events = self.store.lock();

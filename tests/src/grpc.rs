@@ -11,7 +11,7 @@ use xtcp_proto::event::v1::{Event, EventsRequest};
 use xtcp_proto::flat_record::v1::xtcp_flat_record_service_client::XtcpFlatRecordServiceClient;
 use xtcp_proto::flat_record::v1::{FlatRecordsRequest, PollFlatRecordsRequest};
 
-use crate::host::monotonic_ns;
+use crate::host::{monotonic_ns, slowness};
 use crate::row::Row;
 
 /// A server stream that is read by a thread of its own until dropped.
@@ -28,8 +28,9 @@ impl<T: Send + 'static> Stream<T> {
         self.items.recv_timeout(limit).ok()
     }
 
-    /// The first item from now on that `wanted` accepts; fails naming `what` after `limit`.
+    /// The first item from now on that `wanted` accepts; fails naming `what` after `limit` times [`slowness`].
     pub fn wait_for(&self, what: &str, limit: Duration, mut wanted: impl FnMut(&T) -> bool) -> T {
+        let limit = limit * slowness();
         let start = Instant::now();
         let mut others = 0;
         while let Some(item) = limit.checked_sub(start.elapsed()).and_then(|left| self.next(left)) {
@@ -127,7 +128,7 @@ pub fn poll(agent: SocketAddr) -> Vec<Row> {
         }
         rows
     };
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_secs(60) * slowness();
     runtime
         .block_on(async { tokio::time::timeout(limit, work).await })
         .unwrap_or_else(|_| panic!("a poll on request did not end in {limit:?}"))

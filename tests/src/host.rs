@@ -1,6 +1,7 @@
 //! What a test wants of this host: root, a scale, a clock, free ports, and nobody beside it.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Div;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,12 +18,23 @@ pub fn require_root() {
     );
 }
 
-/// Picks by `XTCP_SCALE`: `ci` (the default) ends in minutes, `full` is the scale that the promises state.
-pub fn scale<T>(ci: T, full: T) -> T {
+/// Picks by `XTCP_SCALE`: `ci` (the default) ends in minutes, `full` is the scale that the promises state, and `tenth` is
+/// a tenth of `ci`, for where everything takes longer.
+pub fn scale<T: Div<Output = T> + From<u8>>(ci: T, full: T) -> T {
     match std::env::var("XTCP_SCALE").as_deref() {
         Err(_) | Ok("" | "ci") => ci,
         Ok("full") => full,
-        Ok(other) => panic!("XTCP_SCALE is {other:?}; it can be ci or full"),
+        Ok("tenth") => ci / T::from(10),
+        Ok(other) => panic!("XTCP_SCALE is {other:?}; it can be ci, full or tenth"),
+    }
+}
+
+/// How many times longer than on a host of its own everything may take: `XTCP_SLOWNESS`, else 1. An emulated processor is
+/// ten to thirty times slower, and what a test waits for and bounds grows with it.
+pub fn slowness() -> u32 {
+    match std::env::var("XTCP_SLOWNESS") {
+        Err(_) => 1,
+        Ok(text) => text.parse().unwrap_or_else(|e| panic!("XTCP_SLOWNESS is {text:?}: {e}")),
     }
 }
 
@@ -74,8 +86,9 @@ pub fn allow_open_files(needed: u64) {
     }
 }
 
-/// Asks again every millisecond until there is an answer; fails naming `what` after `limit`.
+/// Asks again every millisecond until there is an answer; fails naming `what` after `limit` times [`slowness`].
 pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+    let limit = limit * slowness();
     let start = Instant::now();
     loop {
         if let Some(answer) = ask() {

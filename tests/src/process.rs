@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::host::monotonic_ns;
+use crate::host::{monotonic_ns, slowness};
 
 /// A line of output.
 #[derive(Clone, Debug)]
@@ -49,8 +49,9 @@ impl Output {
         self.lock().is_empty()
     }
 
-    /// The first line that `wanted` accepts, waiting for it at most `limit`.
+    /// The first line that `wanted` accepts, waiting for it at most `limit` times [`slowness`].
     pub fn wait_for(&self, limit: Duration, mut wanted: impl FnMut(&str) -> bool) -> Option<Line> {
+        let limit = limit * slowness();
         let start = Instant::now();
         let mut seen = 0;
         let mut lines = self.lock();
@@ -157,8 +158,9 @@ impl Process {
         self.status
     }
 
-    /// Waits for its end and for all of its output.
+    /// Waits for its end and for all of its output, at most `limit` times [`slowness`].
     pub fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let limit = limit * slowness();
         let start = Instant::now();
         while self.try_wait().is_none() {
             if start.elapsed() > limit {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::host::slowness;
+
 /// A connection that was made, as its client saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Made {
@@ -66,7 +68,7 @@ pub fn listen_as(address: SocketAddr, protocol: Protocol, shared: bool) -> TcpLi
 
 /// Connects within ten seconds.
 pub fn connect(address: SocketAddr) -> TcpStream {
-    TcpStream::connect_timeout(&address, Duration::from_secs(10))
+    TcpStream::connect_timeout(&address, Duration::from_secs(10) * slowness())
         .unwrap_or_else(|e| panic!("no connection to {address}: {e}"))
 }
 
@@ -160,7 +162,7 @@ fn work(plan: Plan, next: &AtomicUsize) -> Vec<Made> {
 pub fn converse(server: SocketAddr, (sent, received): (u64, u64), lifetime: Duration) -> Made {
     let start = Instant::now();
     let mut stream = TcpStream::connect(server).unwrap_or_else(|e| panic!("no connection to {server}: {e}"));
-    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout can be set");
+    stream.set_read_timeout(Some(Duration::from_secs(30) * slowness())).expect("a timeout can be set");
     let client = stream.local_addr().expect("a connection has an address");
     if sent > 0 {
         let mut message = vec![0x55; usize::try_from(sent).expect("a short message")];

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use xtcp_proto::event::v1::{self as pb, CloseReason, EventKind, OpenedBy, TcpState};
 use xtcp_tests::agent::agent;
 use xtcp_tests::events::{Seen, Subscriber, addresses, lost};
-use xtcp_tests::host::{alone, kernel, scale, wait_for};
+use xtcp_tests::host::{alone, kernel, scale, slowness, wait_for};
 use xtcp_tests::nats::NatsServer;
 use xtcp_tests::netns::{Id, Netns};
 use xtcp_tests::traffic::{self, Made, Plan};
@@ -119,7 +119,7 @@ fn check_end(
     assert_eq!((close.opened_by(), close.reason(), close.error.as_str()), (opened_by, reason, ""));
     assert_eq!(payload(close), (end.sent, end.received));
     let lived = Duration::from_nanos(close.lifetime_ns);
-    assert!(lived >= lifetime.mul_f64(0.9) && lived < lifetime * 100, "it lived {lived:?}");
+    assert!(lived >= lifetime.mul_f64(0.9) && lived < lifetime * 100 * slowness(), "it lived {lived:?}");
     assert!(close.established_ns > 0 && close.established_ns <= close.lifetime_ns);
     let cookies: Vec<u64> =
         of_connection[1..].iter().map(|seen| socket(seen).cookie).filter(|&c| c != 0).collect();
@@ -169,7 +169,7 @@ struct Counts {
     states: usize,
 }
 
-/// Waits until all events are there, or are said to be lost; at most 30 s.
+/// Waits until all events are there, or are said to be lost; at most 30 s, times slowness.
 fn settle(subscriber: &Subscriber, netns: Id, expected: usize) -> Counts {
     let start = Instant::now();
     loop {
@@ -180,7 +180,9 @@ fn settle(subscriber: &Subscriber, netns: Id, expected: usize) -> Counts {
             let lost = lost(events, EventKind::TcpClose) + lost(events, EventKind::TcpState);
             (Counts { closes, states }, usize::try_from(lost).unwrap())
         });
-        if counts.closes + counts.states + lost >= expected || start.elapsed() > Duration::from_secs(30) {
+        if counts.closes + counts.states + lost >= expected
+            || start.elapsed() > Duration::from_secs(30) * slowness()
+        {
             return counts;
         }
         std::thread::sleep(Duration::from_millis(100));

@@ -65,6 +65,11 @@ fn read_chunks(mut stdout: ChildStdout) -> Result<Receiver<Vec<u8>>> {
     Ok(receiver)
 }
 
+/// What tests that printed this come down to.
+pub(crate) fn notes(printed: &str) -> impl Iterator<Item = String> {
+    Report::of(printed).notes().into_iter()
+}
+
 /// What a run of many test binaries comes down to.
 #[derive(Debug, Default, PartialEq)]
 struct Report {

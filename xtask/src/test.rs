@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::command::{self, which};
 use crate::stage::Stages;
-use crate::{build_ebpf, debian, libtest, python, workspace};
+use crate::{build_ebpf, debian, libtest, python, vm, workspace};
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
@@ -58,10 +58,15 @@ const PROGRAMS: [(&str, &str); 8] = [
 pub(crate) fn main(options: &Options, scale: Scale) -> Result<()> {
     let mut stages = Stages::default();
     stages_of(&mut stages, options, scale);
-    stages.finish(match scale {
-        Scale::Ci => "cargo xtask test",
-        Scale::Full => "cargo xtask full",
-    })
+    match scale {
+        Scale::Ci => stages.finish("cargo xtask test"),
+        Scale::Full => {
+            stages.run_noting("whole-program tests on other kernels", |notes| {
+                vm::stage(vm::suite::Extent::Whole, &options.filters, notes)
+            });
+            stages.finish("cargo xtask full")
+        }
+    }
 }
 
 /// All test stages; `cargo xtask ci` runs them behind its own.

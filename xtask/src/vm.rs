@@ -4,19 +4,22 @@ mod archive;
 mod initramfs;
 mod kernel;
 mod qemu;
+pub(crate) mod suite;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use self::initramfs::Tree;
 use self::kernel::Kernel;
 use self::qemu::{Accelerator, Ended, Guest, Talk};
 use crate::command::which;
-use crate::debian;
+use crate::{debian, libtest};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -35,7 +38,7 @@ pub(crate) struct Options {
     /// it for each)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// `shell`, or a program of this host with its arguments
+    /// `smoke` or `suite` (the whole-program tests whose names contain one of the arguments), `shell`, or a program of this host with its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     program: Vec<String>,
 }
@@ -55,6 +58,16 @@ struct Machine {
     /// How the guest's processors are made: kvm, tcg (emulation), or kvm where a guest starts with it
     #[arg(long, default_value = "auto", value_name = "NAME")]
     accel: qemu::Choice,
+    /// Guests at once
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+    jobs: usize,
+}
+
+impl Default for Machine {
+    /// What a stage of a longer command uses: it has the host to itself.
+    fn default() -> Self {
+        Self { smp: 2, memory: 1536, timeout: 600, accel: qemu::Choice::Auto, jobs: 2 }
+    }
 }
 
 /// Programs that a guest has when this host has them.
@@ -84,34 +97,138 @@ const REQUIRED: [(&str, &str); 4] = [
 ];
 
 pub(crate) fn main(options: &Options) -> Result<ExitCode> {
-    requirements()?;
     let names: Vec<&str> = if options.kernel.iter().any(|name| name == "all") {
         kernel::names().collect()
     } else {
         options.kernel.iter().map(String::as_str).collect()
     };
-    let several = names.len() > 1;
-    let mut failed = Vec::new();
+    let (program, arguments) = options.program.split_first().context("there is no program to run")?;
+    let extent = match program.as_str() {
+        "smoke" => Some(suite::Extent::Smoke),
+        "suite" => Some(suite::Extent::Whole),
+        _ => None,
+    };
+    let outcomes = if let Some(extent) = extent {
+        let binaries = suite::prepare()?;
+        on_each(&names, &options.machine, |_, accelerator| binaries.work(extent, arguments, accelerator))?
+    } else {
+        let several = names.len() > 1;
+        on_each(&names, &options.machine, |kernel, _| one_program(options, kernel, several))?
+    };
     let mut code = ExitCode::SUCCESS;
-    for name in names {
-        let ended = kernel::fetch(name).and_then(|kernel| run(options, &kernel, several));
+    for Outcome { name, ended, .. } in &outcomes {
         match ended {
             Ok(Ended::Exited(0)) => {}
             Ok(Ended::Exited(status)) => {
-                code = ExitCode::from(status);
-                failed.push(format!("kernel {name}: exit status {status}"));
+                code = ExitCode::from(*status);
+                eprintln!("vm: kernel {name}: exit status {status}");
             }
             Ok(Ended::Interrupted) => return Ok(ExitCode::from(130)),
             Err(error) => {
                 code = ExitCode::FAILURE;
-                failed.push(format!("kernel {name}: {error:#}"));
+                eprintln!("vm: kernel {name}: {error:#}");
             }
         }
     }
-    for why in &failed {
-        eprintln!("vm: {why}");
-    }
     Ok(code)
+}
+
+/// The whole-program tests on every kernel as a stage of a longer command; notes what they came down to on each.
+pub(crate) fn stage(extent: suite::Extent, filters: &[String], notes: &mut Vec<String>) -> Result<()> {
+    let binaries = suite::prepare()?;
+    let names: Vec<&str> = kernel::names().collect();
+    let machine = Machine {
+        timeout: if extent == suite::Extent::Smoke { 600 } else { 4 * 3_600 },
+        ..Machine::default()
+    };
+    let outcomes = on_each(&names, &machine, |_, accelerator| binaries.work(extent, filters, accelerator))?;
+    let mut failed = Vec::new();
+    for Outcome { name, ended, printed } in outcomes {
+        notes.extend(libtest::notes(&printed).map(|note| format!("{name}: {note}")));
+        match ended {
+            Ok(Ended::Exited(0)) => {}
+            Ok(Ended::Exited(status)) => failed.push(format!("kernel {name}: exit status {status}")),
+            Ok(Ended::Interrupted) => bail!("interrupted"),
+            Err(error) => failed.push(format!("kernel {name}: {error:#}")),
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    Ok(())
+}
+
+/// What one guest does.
+#[derive(Default)]
+struct Work {
+    /// Lines of a shell.
+    script: Vec<u8>,
+    /// What it needs of this host, besides tools.
+    files: Vec<PathBuf>,
+    /// Folders to be there.
+    folders: Vec<PathBuf>,
+    /// Whether this terminal becomes the guest's.
+    terminal: bool,
+    /// Where the files go that it leaves.
+    out: Option<PathBuf>,
+}
+
+/// What became of one guest.
+struct Outcome {
+    name: String,
+    ended: Result<Ended>,
+    /// What it wrote to standard output.
+    printed: String,
+}
+
+/// Runs a guest of each kernel, `--jobs` at once; the outcomes come in the order of the names.
+fn on_each(
+    names: &[&str],
+    machine: &Machine,
+    work: impl Fn(&Kernel, Accelerator) -> Result<Work> + Sync,
+) -> Result<Vec<Outcome>> {
+    requirements()?;
+    let (next, accelerator) = (AtomicUsize::new(0), Mutex::new(None));
+    let one = |name: &str| -> Result<(Ended, String)> {
+        let kernel = kernel::fetch(name)?;
+        let accelerator = {
+            // One at a time: who comes first finds it for all.
+            let mut known = accelerator.lock().unwrap_or_else(PoisonError::into_inner);
+            match *known {
+                Some(accelerator) => accelerator,
+                None => *known.insert(Accelerator::find(machine.accel, &kernel)?),
+            }
+        };
+        run(&work(&kernel, accelerator)?, &kernel, machine, accelerator, names.len() > 1)
+    };
+    let lane = || {
+        let mut outcomes = Vec::new();
+        while let Some((number, name)) = {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            names.get(number).map(|name| (number, name))
+        } {
+            let (ended, printed) = match one(name) {
+                Ok((ended, printed)) => (Ok(ended), printed),
+                Err(error) => (Err(error), String::new()),
+            };
+            outcomes.push((number, Outcome { name: (*name).to_owned(), ended, printed }));
+        }
+        outcomes
+    };
+    let mut outcomes = Vec::new();
+    std::thread::scope(|scope| -> Result<()> {
+        let mut lanes = Vec::new();
+        for _ in 0..machine.jobs.clamp(1, names.len().max(1)) {
+            let thread = std::thread::Builder::new().name("guest".to_owned());
+            lanes.push(thread.spawn_scoped(scope, lane).context("start a thread")?);
+        }
+        for lane in lanes {
+            outcomes.extend(lane.join().map_err(|_| anyhow!("a thread panicked"))?);
+        }
+        Ok(())
+    })?;
+    outcomes.sort_by_key(|(number, _)| *number);
+    Ok(outcomes.into_iter().map(|(_, outcome)| outcome).collect())
 }
 
 fn requirements() -> Result<()> {
@@ -126,31 +243,36 @@ fn requirements() -> Result<()> {
     debian::need(&missing, "virtual machines need programs that are missing here")
 }
 
-fn run(options: &Options, kernel: &Kernel, several: bool) -> Result<Ended> {
+fn run(
+    work: &Work,
+    kernel: &Kernel,
+    machine: &Machine,
+    accelerator: Accelerator,
+    several: bool,
+) -> Result<(Ended, String)> {
     let mut tree = base(kernel)?;
-    for path in &options.with {
+    for folder in &work.folders {
+        tree.folder(folder);
+    }
+    for path in &work.files {
         tree.with(path)?;
     }
-    let shell = options.program.first().is_some_and(|program| program == "shell");
-    let command = command(options, &mut tree)?;
-    tree.bytes("/vm/command", 0o755, command);
-    if shell {
+    tree.bytes("/vm/command", 0o755, [b"#!/bin/sh\n", work.script.as_slice()].concat());
+    if work.terminal {
         tree.bytes("/vm/shell", 0o644, qemu::terminal_size());
     }
-    let out = options.out.as_ref().map(|out| if several { out.join(&kernel.name) } else { out.clone() });
     let guest = Guest {
         kernel,
-        smp: options.machine.smp,
-        memory: options.machine.memory,
-        limit: Duration::from_secs(options.machine.timeout),
-        talk: match shell {
+        smp: machine.smp,
+        memory: machine.memory,
+        limit: Duration::from_secs(machine.timeout),
+        talk: match work.terminal {
             true => Talk::Terminal,
             false if several => Talk::Prefixed(format!("[{}] ", kernel.name)),
             false => Talk::Prefixed(String::new()),
         },
-        out,
+        out: work.out.clone(),
     };
-    let accelerator = Accelerator::find(options.machine.accel, kernel)?;
     guest.run(&tree, accelerator)
 }
 
@@ -192,9 +314,15 @@ fn bare(kernel: &Kernel) -> Result<Tree> {
     Ok(tree)
 }
 
-/// The script that starts the program as this process would.
-fn command(options: &Options, tree: &mut Tree) -> Result<Vec<u8>> {
-    let mut script = b"#!/bin/sh\nexport XTCP_VM_OUT=/vm/out\n".to_vec();
+/// The program that was asked for, started as this process would.
+fn one_program(options: &Options, kernel: &Kernel, several: bool) -> Result<Work> {
+    let here = std::env::current_dir().context("find the working directory")?;
+    let out = options.out.as_ref().map(|out| if several { out.join(&kernel.name) } else { out.clone() });
+    let mut work = Work { files: options.with.clone(), folders: vec![here.clone()], out, ..Work::default() };
+    let script = &mut work.script;
+    if options.out.is_some() {
+        script.extend_from_slice(b"export XTCP_VM_OUT=/vm/out\n");
+    }
     let inherited = std::env::vars().filter(|(name, _)| name.starts_with("XTCP_") && name != "XTCP_VM_OUT");
     let given = options.env.iter().map(|setting| {
         let (name, value) =
@@ -205,29 +333,26 @@ fn command(options: &Options, tree: &mut Tree) -> Result<Vec<u8>> {
         let (name, value) = variable?;
         writeln!(script, "export {name}={}", quoted(&value))?;
     }
-    let here = std::env::current_dir().context("find the working directory")?;
-    tree.folder(&here);
     writeln!(script, "cd {}", quoted(&here.to_string_lossy()))?;
     let (program, arguments) = options.program.split_first().context("there is no program to run")?;
-    let program = match program.as_str() {
-        "shell" => host_program("bash", tree)?,
-        name => host_program(name, tree)?,
-    };
-    write!(script, "exec {}", quoted(&program))?;
+    work.terminal = program == "shell";
+    let program = if work.terminal { "bash" } else { program };
+    // Busybox has the names that this host has not.
+    let found = if program.contains('/') { Some(program.into()) } else { which(program) };
+    let path =
+        found.map(|path| std::path::absolute(&path).with_context(|| format!("find {}", path.display())));
+    let path = path.transpose()?;
+    write!(
+        script,
+        "exec {}",
+        quoted(path.as_ref().map_or(program.into(), |path| path.to_string_lossy()).as_ref())
+    )?;
     for argument in arguments {
         write!(script, " {}", quoted(argument))?;
     }
     script.push(b'\n');
-    Ok(script)
-}
-
-/// Brings a program of this host by path or name; busybox has the names that this host has not.
-fn host_program(name: &str, tree: &mut Tree) -> Result<String> {
-    let found = if name.contains('/') { Some(PathBuf::from(name)) } else { which(name) };
-    let Some(path) = found else { return Ok(name.to_owned()) };
-    let path = std::path::absolute(&path).with_context(|| format!("find {name}"))?;
-    tree.with(&path)?;
-    Ok(path.to_string_lossy().into_owned())
+    work.files.extend(path);
+    Ok(work)
 }
 
 /// One word to a shell.

@@ -25,6 +25,8 @@ port() {
 tries=100
 until [ -n "$(port status)" ] || [ $tries = 0 ]; do usleep 50000; tries=$((tries - 1)); done
 
+# As many files as a service gets: the first process of a kernel may open 1024.
+ulimit -n 524288
 ip link set lo up
 hostname vm
 if [ -e /vm/shell ]; then

@@ -58,12 +58,12 @@ impl Accelerator {
         let mut tree = super::bare(kernel)?;
         tree.bytes("/vm/command", 0o755, "#!/bin/sh\nexit 0\n");
         match guest.run(&tree, Self::Kvm) {
-            Ok(Ended::Exited(0)) => {
+            Ok((Ended::Exited(0), _)) => {
                 println!("vm: kvm");
                 Ok(Self::Kvm)
             }
-            Ok(Ended::Interrupted) => bail!("interrupted"),
-            Ok(Ended::Exited(status)) => bail!("a guest that does nothing ends with {status}"),
+            Ok((Ended::Interrupted, _)) => bail!("interrupted"),
+            Ok((Ended::Exited(status), _)) => bail!("a guest that does nothing ends with {status}"),
             Err(error) => {
                 println!("vm: emulation (kvm: {})", format!("{error:#}").lines().next().unwrap_or_default());
                 Ok(Self::Tcg)
@@ -110,8 +110,8 @@ pub(crate) struct Guest<'a> {
 }
 
 impl Guest<'_> {
-    /// Boots, streams the program's output, and returns how it ended; an error when the guest itself did not get there.
-    pub(crate) fn run(&self, tree: &Tree, accelerator: Accelerator) -> Result<Ended> {
+    /// Boots, streams the program's output, and returns how it ended and what it printed; an error when the guest itself did not get there.
+    pub(crate) fn run(&self, tree: &Tree, accelerator: Accelerator) -> Result<(Ended, String)> {
         let files = Files::new(&self.kernel.name)?;
         let initrd = files.path("initrd");
         let file = File::create(&initrd).with_context(|| format!("create {}", initrd.display()))?;
@@ -127,12 +127,12 @@ impl Guest<'_> {
         for handler in handlers {
             signal_hook::low_level::unregister(handler.context("catch signals")?);
         }
-        let how = waited?;
+        let (how, printed) = waited?;
         let console = || last_lines(&files.path("console"), 25);
         let said = fs::read_to_string(files.path("status")).unwrap_or_default();
         let status = said.trim().strip_prefix("exit ").and_then(|status| status.parse().ok());
         match (how, status) {
-            (Waited::Interrupted, _) => Ok(Ended::Interrupted),
+            (Waited::Interrupted, _) => Ok((Ended::Interrupted, printed)),
             (Waited::TooLong, _) => {
                 bail!(
                     "the program did not end in {} s (--timeout); console:\n{}",
@@ -150,7 +150,7 @@ impl Guest<'_> {
                     tar.arg("--no-same-owner").arg("-xf").arg(files.path("files")).arg("-C");
                     output(tar.arg(std::path::absolute(out)?)).context("unpack what the program left")?;
                 }
-                Ok(Ended::Exited(status))
+                Ok((Ended::Exited(status), printed))
             }
         }
     }
@@ -195,7 +195,7 @@ impl Guest<'_> {
         qemu
     }
 
-    fn follow(&self, child: Child, stop: &AtomicBool) -> Result<Waited> {
+    fn follow(&self, child: Child, stop: &AtomicBool) -> Result<(Waited, String)> {
         let mut qemu = Qemu(child);
         let prefix = if let Talk::Prefixed(prefix) = &self.talk { prefix.clone() } else { String::new() };
         let relays = [
@@ -216,10 +216,9 @@ impl Guest<'_> {
             std::thread::sleep(Duration::from_millis(20));
         };
         drop(qemu);
-        for relay in relays.into_iter().flatten() {
-            relay.join().map_err(|_| anyhow!("passing on the output panicked"))?;
-        }
-        Ok(waited)
+        let [printed, _] = relays.map(|relay| relay.map(JoinHandle::join).transpose());
+        let printed = printed.map_err(|_| anyhow!("passing on the output panicked"))?.unwrap_or_default();
+        Ok((waited, String::from_utf8_lossy(&printed).into_owned()))
     }
 }
 
@@ -240,20 +239,22 @@ impl Drop for Qemu {
     }
 }
 
-/// Passes on what comes, a line at a time when several guests speak.
+/// Passes on what comes, a line at a time when several guests speak; returns all of it.
 fn relay(
     stream: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,
     prefix: String,
-) -> Result<JoinHandle<()>> {
+) -> Result<JoinHandle<Vec<u8>>> {
     let pass_on = move || {
-        let mut stream = BufReader::new(stream);
+        let (mut stream, mut all) = (BufReader::new(stream), Vec::new());
         loop {
-            let mut line = prefix.clone().into_bytes();
+            let mut line = Vec::new();
             match stream.read_until(b'\n', &mut line) {
                 Ok(length) if length > 0 => {}
-                _ => break,
+                _ => return all,
             }
+            all.extend_from_slice(&line);
+            line.splice(0..0, prefix.bytes());
             // A terminal that is gone is no reason to stop the guest.
             let _ = to.write_all(&line).and_then(|()| to.flush());
         }

@@ -1,0 +1,178 @@
+//! The whole-program tests inside a guest: which of them, with what, and what they came down to.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::qemu::Accelerator;
+use super::{Work, quoted};
+use crate::command::{output, run};
+use crate::workspace;
+
+/// How much of the suite.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// The loop once: a namespace and its row, a connection and its lookup and events, a poll that equals ss.
+    Smoke,
+    /// All that can run in a guest.
+    Whole,
+}
+
+/// What of a file of tests runs in a guest.
+enum Guest {
+    All,
+    /// All but these.
+    Without(&'static [&'static str]),
+    /// Nothing: why.
+    Never(&'static str),
+}
+
+/// Every file of `tests/tests`.
+const SUITE: [(&str, Guest); 18] = [
+    ("attributes", Guest::All),
+    ("bad_input", Guest::All),
+    ("demo", Guest::Never("it starts cargo")),
+    ("fallbacks", Guest::All),
+    ("filter_equals_ss", Guest::All),
+    ("full_poll_equals_ss", Guest::All),
+    ("harness", Guest::All),
+    ("how_it_ended", Guest::All),
+    ("independent_client", Guest::Never("its clients are Python programs")),
+    ("netns_lifecycle", Guest::All),
+    ("never_keeps_a_namespace", Guest::All),
+    ("offline_decode", Guest::All),
+    ("offline_dump", Guest::All),
+    ("selected_states", Guest::All),
+    ("short_connections", Guest::All),
+    ("start_race", Guest::All),
+    ("started_with_no_flags", Guest::All),
+    ("targeted_lookup", Guest::Without(&[])),
+];
+
+/// The tests of the smoke test, each by its file and its own name.
+const SMOKE: [(&str, &str); 5] = [
+    ("netns_lifecycle", "a_namespace_of_ip_netns_add_is_announced_and_mourned"),
+    ("netns_lifecycle", "a_namespace_of_unshare_without_mount_or_name_is_announced_and_mourned"),
+    ("short_connections", "a_connection_of_5_ms_yields_every_transition_in_order_and_exact_bytes"),
+    (
+        "targeted_lookup",
+        "a_staying_connection_has_a_row_by_lookup_within_50_ms_on_grpc_and_at_the_destination",
+    ),
+    ("full_poll_equals_ss", "a_full_poll_equals_ss_in_every_namespace"),
+];
+
+/// How many times longer things may take than on a processor of their own.
+const SLOWNESS: u32 = 20;
+
+/// Builds the tests and finds the agent; `XTCP_AGENT` names another one than the release build.
+pub(super) fn prepare() -> Result<Binaries> {
+    let named = std::env::var_os("XTCP_AGENT").map(PathBuf::from);
+    let agent = named.unwrap_or_else(workspace::agent);
+    if !agent.is_file() {
+        bail!("there is no agent at {}: cargo xtask build-ebpf builds it", agent.display());
+    }
+    let mut cargo = Command::new(workspace::cargo());
+    cargo.args(["test", "--locked", "--package", "xtcp-tests", "--no-run"]);
+    run(&mut cargo)?;
+    let told = output(cargo.args(["--message-format", "json"]))?;
+    let (mut tests, mut helpers) = (Vec::new(), Vec::new());
+    for line in told.lines() {
+        let message: serde_json::Value = serde_json::from_str(line).context("read what cargo says")?;
+        let text = |pointer: &str| message.pointer(pointer).and_then(serde_json::Value::as_str);
+        let (Some(program), Some(kind), Some(name)) =
+            (text("/executable"), text("/target/kind/0"), text("/target/name"))
+        else {
+            continue;
+        };
+        match kind {
+            "test" => tests.push((name.to_owned(), PathBuf::from(program))),
+            "bin" if message.pointer("/profile/test") == Some(&false.into()) => helpers.push(program.into()),
+            _ => {}
+        }
+    }
+    Ok(Binaries { agent, tests, helpers })
+}
+
+/// What a guest runs.
+pub(super) struct Binaries {
+    agent: PathBuf,
+    /// Name and program of each file of tests.
+    tests: Vec<(String, PathBuf)>,
+    /// What the tests start.
+    helpers: Vec<PathBuf>,
+}
+
+impl Binaries {
+    /// The guest's work; `filters` are parts of names of tests.
+    pub(super) fn work(&self, extent: Extent, filters: &[String], accelerator: Accelerator) -> Result<Work> {
+        let mut script = String::from("failed=0\n");
+        let mut set = |name: &str, value: &str| writeln!(script, "export {name}={}", quoted(value));
+        set("XTCP_AGENT", &self.agent.to_string_lossy())?;
+        if accelerator == Accelerator::Tcg {
+            set("XTCP_SCALE", "tenth")?;
+            set("XTCP_SLOWNESS", &SLOWNESS.to_string())?;
+            writeln!(script, "echo 'emulated: a tenth of the rounds, limits and goals times {SLOWNESS}'")?;
+        }
+        let mut files = self.helpers.clone();
+        files.push(self.agent.clone());
+        for (name, guest) in &SUITE {
+            let smoke: Vec<&str> = SMOKE.iter().filter(|(of, _)| of == name).map(|(_, test)| *test).collect();
+            let mut arguments = String::new();
+            match (extent, guest) {
+                (Extent::Whole, Guest::Never(why)) => {
+                    writeln!(script, "echo '=== {name}: not in a guest: {why}'")?;
+                    continue;
+                }
+                (Extent::Smoke, _) if smoke.is_empty() => continue,
+                (Extent::Smoke, _) => write!(arguments, " --exact {}", smoke.join(" "))?,
+                (Extent::Whole, Guest::All) => {}
+                (Extent::Whole, Guest::Without(tests)) => {
+                    tests.iter().try_for_each(|test| write!(arguments, " --skip {test}"))?;
+                }
+            }
+            filters.iter().try_for_each(|filter| write!(arguments, " {}", quoted(filter)))?;
+            let program = self.tests.iter().find(|(test, _)| test == name).map(|(_, program)| program);
+            let program = program.with_context(|| format!("cargo built no test {name}"))?;
+            writeln!(script, "echo '=== {name}'")?;
+            let shown = quoted(&program.to_string_lossy());
+            writeln!(script, "{shown} --test-threads=1 --show-output{arguments} || failed=1")?;
+            files.push(program.clone());
+        }
+        script.push_str("exit $failed\n");
+        Ok(Work { script: script.into_bytes(), files, ..Work::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+
+    fn files() -> BTreeSet<String> {
+        let entries = fs::read_dir(workspace::root().join("tests/tests")).unwrap().flatten();
+        let names = entries.map(|entry| entry.file_name().into_string().unwrap());
+        names.filter_map(|name| name.strip_suffix(".rs").map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn the_list_says_of_every_file_of_tests_what_goes_into_a_guest() {
+        let listed: BTreeSet<String> = SUITE.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(listed, files());
+    }
+
+    #[test]
+    fn every_test_that_the_lists_name_is_there() {
+        let excluded = SUITE.iter().flat_map(|(file, guest)| {
+            let names = if let Guest::Without(names) = guest { *names } else { &[] };
+            names.iter().map(move |name| (file, name))
+        });
+        for (file, name) in SMOKE.iter().map(|(file, name)| (file, name)).chain(excluded) {
+            let text = fs::read_to_string(workspace::root().join(format!("tests/tests/{file}.rs"))).unwrap();
+            assert!(text.contains(&format!("fn {name}()")), "{file} has no test {name}");
+        }
+    }
+}
