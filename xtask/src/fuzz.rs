@@ -22,7 +22,7 @@ pub(crate) struct Options {
 }
 
 /// The targets, as `fuzz/Cargo.toml` has them.
-const TARGETS: [&str; 3] = ["framing", "attributes", "dump"];
+const TARGETS: [&str; 4] = ["framing", "attributes", "dump", "filter"];
 const FOLDER: &str = "xtcp-agent/inet-diag/fuzz";
 const CARGO_FUZZ: &str = "0.13.2";
 

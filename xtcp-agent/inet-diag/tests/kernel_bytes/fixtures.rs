@@ -4,7 +4,11 @@
 //! sockets said of themselves (`.json`) and the text of `ss` (`.ss`).
 
 #![allow(dead_code, reason = "several test programs share it, and none uses all of it")]
-#![allow(clippy::indexing_slicing, clippy::panic, reason = "a fixture that is not as it should be fails the test")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a fixture that is not as it should be fails the test"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
