@@ -10,6 +10,8 @@
     reason = "a test that panics is a test that fails"
 )]
 
+#[path = "wire/captures.rs"]
+mod captures;
 #[path = "kernel_bytes/fixtures.rs"]
 mod fixtures;
 #[path = "wire/identity.rs"]

@@ -22,14 +22,13 @@ struct Scene {
 
 impl Scene {
     fn new(capture: &'static Capture) -> Self {
-        let version = capture.kernel.strip_prefix("linux-").and_then(|text| text.split_once('.')).unwrap();
         let exchanges = capture.exchanges().into_iter().filter(|(request, _)| request.protocol == SOCK_DIAG);
         let rows = |answers: &[&'static [u8]]| -> Vec<_> {
             payloads(answers).into_iter().map(|payload| decode(payload).unwrap()).collect()
         };
         Self {
             name: capture.name(),
-            version: (version.0.parse().unwrap(), version.1.parse().unwrap()),
+            version: capture.version(),
             answers: exchanges.map(|(request, answers)| (&*request.datagram, rows(&answers))).collect(),
         }
     }

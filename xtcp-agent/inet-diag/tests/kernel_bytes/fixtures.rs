@@ -99,6 +99,14 @@ impl Capture {
         format!("{}/{}", self.kernel, self.scenario)
     }
 
+    /// Major and minor version of its kernel.
+    pub(crate) fn version(&self) -> (u32, u32) {
+        let version = self.kernel.strip_prefix("linux-").and_then(|text| text.split_once('.'));
+        let (major, minor) = version.unwrap_or_else(|| panic!("{} names no version", self.kernel));
+        let number = |text: &str| text.parse().unwrap_or_else(|e| panic!("{}: {e}", self.kernel));
+        (number(major), number(minor))
+    }
+
     /// What is known of its kernel.
     pub(crate) fn manifest(&self) -> serde_json::Value {
         let file = root().join(&self.kernel).join("manifest.json");

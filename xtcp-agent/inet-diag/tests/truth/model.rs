@@ -105,7 +105,6 @@ fn scene(capture: &'static Capture) -> Scene {
     let list = |name: &str| truth[name].as_array().unwrap().clone();
     let ns = |which: &str, end: usize| truth["ns"][which][end].as_u64().unwrap();
     let hz = capture.manifest()["hz"].as_u64().unwrap();
-    let version = capture.kernel.strip_prefix("linux-").and_then(|version| version.split_once('.')).unwrap();
     assert_eq!(truth["quiet"], true, "{}: no quiet moment was found", capture.name());
     Scene {
         capture,
@@ -114,7 +113,7 @@ fn scene(capture: &'static Capture) -> Scene {
         facts: truth["facts"].clone(),
         span_ms: (ns("ss", 1) - ns("asked", 0)).div_ceil(1_000_000),
         jiffy_ms: 1000_u64.div_ceil(hz),
-        version: (version.0.parse().unwrap(), version.1.parse().unwrap()),
+        version: capture.version(),
     }
 }
 
