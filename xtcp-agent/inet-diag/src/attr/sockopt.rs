@@ -1,5 +1,5 @@
-//! `INET_DIAG_SOCKOPT`, `struct inet_diag_sockopt`: two bytes of bit fields. Linux 5.10 does not have it, 6.1
-//! does. Not in time-wait and request sockets' rows.
+//! `INET_DIAG_SOCKOPT`, `struct inet_diag_sockopt`: two bytes of bit fields. Debian's 5.10 has it (5.10.262),
+//! and every later one. Not in time-wait and request sockets' rows.
 
 use super::Decode;
 use crate::bytes::{Native, bit_field};
