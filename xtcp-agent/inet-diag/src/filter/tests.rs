@@ -1,8 +1,7 @@
 //! What is understood, what it means, and what is refused in which words.
 
 use std::format;
-use std::string::{String, ToString};
-use std::vec::Vec;
+use std::string::ToString;
 
 use super::*;
 use crate::bytecode::{PROGRAM_MAX, Subject, Verdict};
