@@ -23,3 +23,5 @@ mod oracle;
 #[path = "../fuzz/fuzz_targets/stream.rs"]
 #[allow(dead_code, reason = "joining is for seeds")]
 mod stream;
+#[path = "kernel_bytes/traffic.rs"]
+mod traffic;

@@ -13,6 +13,8 @@
     reason = "a test that panics is a test that fails"
 )]
 
+#[path = "truth/explain.rs"]
+mod explain;
 #[path = "kernel_bytes/fixtures.rs"]
 mod fixtures;
 #[path = "truth/model.rs"]
