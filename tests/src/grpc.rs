@@ -1,7 +1,7 @@
 //! The agent's services as a gRPC client sees them.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -44,12 +44,12 @@ impl<T: Send + 'static> Stream<T> {
 
     fn start<F>(
         name: &str,
-        read: impl FnOnce(SyncSender<T>, oneshot::Sender<()>) -> F + Send + 'static,
+        read: impl FnOnce(Sender<T>, oneshot::Sender<()>) -> F + Send + 'static,
     ) -> Self
     where
         F: Future<Output = ()>,
     {
-        let (sender, items) = sync_channel(1 << 20);
+        let (sender, items) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = oneshot::channel();
         let thread = std::thread::Builder::new()
