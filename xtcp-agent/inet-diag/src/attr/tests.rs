@@ -18,7 +18,7 @@ fn walk(bytes: &[u8]) -> Walked<'_> {
 fn walk_as(bytes: &[u8], reading: Reading) -> Walked<'_> {
     let mut walked = Walked::default();
     let Walked { attributes, unknown, malformed, damage } = &mut walked;
-    super::walk(super::Walk::new(bytes), reading, attributes, unknown, malformed, damage);
+    super::walk(Walk::new(bytes), reading, attributes, unknown, malformed, damage);
     walked
 }
 
