@@ -9,7 +9,7 @@ mod netns;
 mod ports;
 mod wants;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use xtcp_common::event::{TcpNumbers, TcpState as Transition, kind, socket};
@@ -23,7 +23,7 @@ use crate::connections::{Connections, Observation};
 use crate::event::{Event, EventBatch};
 use crate::netns::filter::NetnsFilter;
 use crate::netns::registry::{Registry, Source};
-use crate::netns::{NetnsId, Snapshot};
+use crate::netns::{Door, NetnsId, Snapshot};
 use crate::scheduler::{Completion, Lookup, PollFinished, Scheduler};
 
 pub use metrics::EngineMetrics;
@@ -57,6 +57,9 @@ pub struct Parts {
     pub metrics: EngineMetrics,
 }
 
+/// How often a namespace that cannot be entered is asked again, each time after a look.
+const RETRIES: u8 = 4;
+
 /// The state.
 pub struct Engine {
     parts: Parts,
@@ -64,9 +67,10 @@ pub struct Engine {
     wants: Wants,
     /// Namespaces left out by name or inode.
     excluded: HashSet<u32>,
-    /// Namespaces that could not be entered: asked again after the next look, once.
+    /// Namespaces that could not be entered: asked again after the look that finds a door.
     to_retry: HashSet<u32>,
-    retried: HashSet<u32>,
+    /// How often each of them was asked again since it was last entered.
+    retried: HashMap<u32, u8>,
     /// The first full look was taken in.
     looked: bool,
     malformed_events: u64,
@@ -81,7 +85,7 @@ impl Engine {
             wants: Wants::default(),
             excluded: HashSet::new(),
             to_retry: HashSet::new(),
-            retried: HashSet::new(),
+            retried: HashMap::new(),
             looked: false,
             malformed_events: 0,
         };
@@ -133,8 +137,20 @@ impl Engine {
         self.sync(now, late);
         let untraced = self.parts.registry.untraced();
         self.wants.ask(untraced, Source::Reconcile);
+        self.retry(now);
+    }
+
+    /// Asks those that could not be entered and to whom the look found a door. A namespace is made before it is mounted:
+    /// a look in between finds nothing, or its maker, who is about to end.
+    fn retry(&mut self, now: u64) {
         for inode in std::mem::take(&mut self.to_retry) {
-            if self.retried.insert(inode) {
+            let Some(entry) = self.parts.registry.get(inode) else { continue };
+            let has_door = entry.target().doors.iter().any(|door| *door != Door::Handle);
+            let tries = self.retried.entry(inode).or_default();
+            if !has_door {
+                self.to_retry.insert(inode);
+            } else if *tries < RETRIES {
+                *tries += 1;
                 self.parts.scheduler.uncertain(now, inode, 0);
             }
         }
