@@ -42,13 +42,14 @@ impl<T: Send + 'static> Stream<T> {
         panic!("waited {limit:?} for {what} on gRPC; {others} others came")
     }
 
-    fn start<F>(
-        name: &str,
-        read: impl FnOnce(Sender<T>, oneshot::Sender<()>) -> F + Send + 'static,
-    ) -> Self
+    fn start<F>(name: &str, read: impl FnOnce(Sender<T>, oneshot::Sender<()>) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()>,
     {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a bounded one sets aside room for all its rows at once"
+        )]
         let (sender, items) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = oneshot::channel();
