@@ -21,15 +21,15 @@ use xtcp_tests::netns::Netns;
 use xtcp_tests::traffic;
 
 const LIMIT: Duration = Duration::from_secs(10);
-const ALL: &str =
-    "tcp_state,tcp_state_classic,netns_copied,netns_forked,netns_unshared,netns_put,netns_cleanup";
+const ALL: &str = "tcp_state,tcp_state_classic,netns_copied,netns_forked,netns_unshared,netns_put,netns_file_put,netns_cleanup";
 
 /// The hooks of namespaces' lives: what `--ebpf-deny` and what the metrics call them.
-const HOOKS: [(&str, &str); 5] = [
+const HOOKS: [(&str, &str); 6] = [
     ("netns_copied", "fexit/copy_net_ns"),
     ("netns_forked", "tp_btf/sched_process_fork"),
     ("netns_unshared", "tracepoint/syscalls/sys_exit_unshare"),
     ("netns_put", "fentry/__put_net"),
+    ("netns_file_put", "fexit/netns_put"),
     ("netns_cleanup", "tp_btf/workqueue_execute_start"),
 ];
 
@@ -40,8 +40,8 @@ fn namespaces_lives_are_told_through_every_rung() {
         "tcp_state_classic",
         "netns_copied",
         "netns_copied,netns_forked",
-        "netns_put",
-        "netns_put,netns_cleanup",
+        "netns_put,netns_file_put",
+        "netns_put,netns_file_put,netns_cleanup",
         "netns_copied,netns_forked,netns_unshared",
     ];
     for denied in cases {
@@ -91,12 +91,15 @@ fn sources(agent: &Agent, denied: &str) -> (&'static [NetnsSource], &'static [Ne
         );
         &[NetnsSource::Reconcile, NetnsSource::Socket]
     };
-    let destruction: &[NetnsSource] = if attached("netns_put") {
+    let destruction: &[NetnsSource] = if attached("netns_put") | attached("netns_file_put") {
         &[NetnsSource::KernelFunction]
     } else if attached("netns_cleanup") {
         &[NetnsSource::Cleanup]
     } else {
-        assert!(["netns_put", "netns_cleanup"].into_iter().all(is_denied), "no rung of destruction");
+        assert!(
+            ["netns_put", "netns_file_put", "netns_cleanup"].into_iter().all(is_denied),
+            "no rung of destruction"
+        );
         &[NetnsSource::Reconcile, NetnsSource::Entry, NetnsSource::Cleanup]
     };
     (creation, destruction)

@@ -95,6 +95,8 @@ pub enum Rung {
     Unshare,
     /// `fentry` on `__put_net`.
     PutNet,
+    /// `fexit` on `netns_put`.
+    NetnsPut,
     /// BTF tracepoint `workqueue_execute_start`, when it runs `cleanup_net`.
     CleanupNet,
 }

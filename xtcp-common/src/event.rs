@@ -26,7 +26,7 @@ pub mod hook {
     pub const FORK: u32 = 2;
     /// Tracepoint `syscalls:sys_exit_unshare`.
     pub const UNSHARE: u32 = 3;
-    /// `fentry` on `__put_net`.
+    /// `fentry` on `__put_net`, or `fexit` on `netns_put` where that dropped the last reference.
     pub const PUT_NET: u32 = 4;
     /// BTF tracepoint `workqueue_execute_start` with `work->func == cleanup_net`.
     pub const CLEANUP_NET: u32 = 5;

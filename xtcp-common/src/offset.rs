@@ -14,7 +14,8 @@ pub struct Offset {
     /// Kernel struct without the word `struct`.
     pub of: &'static str,
     /// Dotted path of members; anonymous structs and unions are looked through, of an array its first element is
-    /// taken when the path goes on.
+    /// taken when the path goes on. Several paths with "or" between them are the names of one field in different
+    /// kernels.
     pub path: &'static str,
     /// Size of the field in bytes, as the programs read it.
     pub size: u32,
@@ -48,6 +49,9 @@ macro_rules! for_each_offset {
             (OFF_TP_SPORT, "tcp_sock", "inet_conn.icsk_inet.inet_sport", 2),
             (OFF_NET_INUM, "net", "ns.inum", 4),
             (OFF_NET_COOKIE, "net", "net_cookie", 8),
+            (OFF_NS_INUM, "ns_common", "inum", 4),
+            // The references that keep a namespace: since 6.18, since 5.11, before.
+            (OFF_NET_COUNT, "net", "ns.__ns_ref.refs.counter or ns.count.refs.counter or count.refs.counter", 4),
             (OFF_TASK_FLAGS, "task_struct", "flags", 4),
             (OFF_TASK_EXIT_CODE, "task_struct", "exit_code", 4),
             (OFF_TASK_TGID, "task_struct", "tgid", 4),

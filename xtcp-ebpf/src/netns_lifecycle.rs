@@ -3,13 +3,17 @@
 use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::{btf_tracepoint, fentry, fexit, tracepoint};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext, TracePointContext};
 use xtcp_common::event::{NetnsEvent, Task, hook, kind};
+use xtcp_common::offset::ABSENT;
 use xtcp_common::tracepoint::sys_exit;
 
 use crate::emit::emit;
-use crate::kernel::{CLEANUP_NET, OFF_NET_COOKIE, OFF_NET_INUM, OFF_WORK_FUNC, Ptr};
+use crate::kernel::{
+    CLEANUP_NET, Global, OFF_NET_COOKIE, OFF_NET_COUNT, OFF_NET_INUM, OFF_NS_INUM, OFF_WORK_FUNC, Ptr,
+};
 use crate::task;
 
 const CLONE_NEWNET: u64 = 0x4000_0000;
@@ -68,6 +72,42 @@ fn netns_put(ctx: FEntryContext) -> i32 {
     let net = unsafe { Ptr::new(ctx.arg(0)) };
     report(&ctx, kind::NETNS_DESTROYED, hook::PUT_NET, net, task::current_facts());
     0
+}
+
+/// `void netns_put(struct ns_common *ns)`: a file of the namespace was closed or unmounted (nsfs). It lies beside
+/// `__put_net` and compilers put a copy of that into it, which no hook sees: Debian's in 5.10 to 7.3 do. Two that drop
+/// the last two references at once may both find none left; the reader takes the second for what it is.
+#[fexit(function = "netns_put")]
+fn netns_file_put(ctx: FExitContext) -> i32 {
+    let ns: *const u8 = ctx.arg(0);
+    if beside::<i32>(ns, &OFF_NET_COUNT) != Some(0) {
+        return 0;
+    }
+    emit::<NetnsEvent>(kind::NETNS_DESTROYED, |sample, header| {
+        sample.write(NetnsEvent {
+            header,
+            netns_cookie: beside(ns, &OFF_NET_COOKIE).unwrap_or(0),
+            netns_inode: beside(ns, &OFF_NET_INUM).unwrap_or(0),
+            hook: hook::PUT_NET,
+            task: task::current_facts(),
+        });
+    });
+    0
+}
+
+/// A field of the `struct net` in which `ns` lies: the verifier knows only what is in `ns` itself. `None` when this
+/// kernel has no such field.
+#[inline(always)]
+fn beside<T>(ns: *const u8, field: &Global<u32>) -> Option<T> {
+    let (field, inum, ns_inum) = (field.get(), OFF_NET_INUM.get(), OFF_NS_INUM.get());
+    if field == ABSENT || inum == ABSENT || ns_inum == ABSENT {
+        return None;
+    }
+    let net = ns.wrapping_sub((inum - ns_inum) as usize);
+    // SAFETY: the helper fails where it cannot read. A namespace's memory outlives this call, because its end waits for
+    // running readers; and if it were another's by now, that would have references. Where lockdown refuses this helper,
+    // it refuses fexit, too.
+    unsafe { bpf_probe_read_kernel(net.wrapping_add(field as usize).cast()) }.ok()
 }
 
 /// `workqueue_execute_start(work)`: the work that ends namespaces begins.

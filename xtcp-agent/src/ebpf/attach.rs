@@ -29,7 +29,12 @@ pub(super) fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, info: &RungInfo) -> Res
             .and_then(|()| tracepoint(program, "sock", "inet_sock_set_state")),
         Rung::Unshare => tracefs::check_layout("syscalls", "sys_exit_unshare", sys_exit::FIELDS)
             .and_then(|()| tracepoint(program, "syscalls", "sys_exit_unshare")),
-        Rung::TcpStateBtf | Rung::CopyNetNs | Rung::Fork | Rung::PutNet | Rung::CleanupNet => {
+        Rung::TcpStateBtf
+        | Rung::CopyNetNs
+        | Rung::Fork
+        | Rung::PutNet
+        | Rung::NetnsPut
+        | Rung::CleanupNet => {
             let btf = btf.ok_or_else(|| "the kernel offers no BTF".to_owned())?;
             let function = info.hook.rsplit('/').next().unwrap_or(info.hook);
             traced(program, function, btf)

@@ -59,6 +59,15 @@ const LADDER: &[RungInfo] = &[
     },
     RungInfo {
         fact: Fact::NetnsDestroyed,
+        rung: Rung::NetnsPut,
+        step: 0,
+        companion: false,
+        program: "netns_file_put",
+        hook: "fexit/netns_put",
+        lacks: "",
+    },
+    RungInfo {
+        fact: Fact::NetnsDestroyed,
         rung: Rung::CleanupNet,
         step: 1,
         companion: false,

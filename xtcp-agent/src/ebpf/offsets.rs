@@ -27,6 +27,7 @@ const fn needs(rung: Rung) -> &'static [&'static str] {
         Rung::TcpStateClassic => &[],
         Rung::CopyNetNs | Rung::PutNet => &["OFF_NET_INUM"],
         Rung::Fork | Rung::Unshare => &["OFF_TASK_NSPROXY", "OFF_NSPROXY_NET", "OFF_NET_INUM"],
+        Rung::NetnsPut => &["OFF_NET_INUM", "OFF_NS_INUM", "OFF_NET_COUNT"],
         Rung::CleanupNet => &["OFF_WORK_FUNC"],
     }
 }
@@ -51,7 +52,7 @@ impl Kernel {
             if offset.global == "OFF_NET_COOKIE" && socket_cookie == 0 {
                 return None;
             }
-            let field = btf?.field(offset.of, offset.path)?;
+            let field = offset.path.split(" or ").find_map(|path| btf?.field(offset.of, path))?;
             (field.size == offset.size).then_some(field.offset)
         };
         let offsets = OFFSETS.iter().map(|offset| (offset, resolve(offset).unwrap_or(ABSENT))).collect();

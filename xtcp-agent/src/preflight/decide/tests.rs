@@ -92,7 +92,7 @@ fn a_good_host_is_hybrid_without_a_finding() {
     assert_eq!(decision.findings, []);
     assert_eq!(ladder(&decision, Fact::TcpState).hooks, ["tp_btf/inet_sock_set_state"]);
     assert_eq!(ladder(&decision, Fact::NetnsCreated).hooks, ["fexit/copy_net_ns"]);
-    assert_eq!(ladder(&decision, Fact::NetnsDestroyed).hooks, ["fentry/__put_net"]);
+    assert_eq!(ladder(&decision, Fact::NetnsDestroyed).hooks, ["fentry/__put_net", "fexit/netns_put"]);
 }
 
 #[test]
