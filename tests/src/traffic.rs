@@ -49,6 +49,15 @@ pub fn listen(address: SocketAddr) -> TcpListener {
     listen_as(address, Protocol::TCP, false)
 }
 
+/// MPTCP, or TCP on a kernel that was built without it (Debian's 5.10): for tests in which it is one shape of several.
+pub fn mptcp_or_tcp() -> Protocol {
+    if std::path::Path::new("/proc/sys/net/mptcp").exists() {
+        return Protocol::MPTCP;
+    }
+    println!("this kernel has no MPTCP: TCP in its place");
+    Protocol::TCP
+}
+
 /// A listener of protocol TCP or MPTCP (262), with `SO_REUSEPORT` if `shared`. An IPv6 one on `::` takes IPv4 too.
 pub fn listen_as(address: SocketAddr, protocol: Protocol, shared: bool) -> TcpListener {
     let fail = |e: std::io::Error| -> ! { panic!("no listener on {address}: {e}") };

@@ -161,8 +161,8 @@ fn every_shape() -> Population {
     for _ in 0..3 {
         held.listeners.push(listen((Ipv4Addr::LOCALHOST, port).into(), Protocol::TCP, true));
     }
-    held.listeners.push(listen(v4, Protocol::MPTCP, false));
-    held.listeners.push(listen(v6, Protocol::MPTCP, false));
+    held.listeners.push(listen(v4, traffic::mptcp_or_tcp(), false));
+    held.listeners.push(listen(v6, traffic::mptcp_or_tcp(), false));
     closing(&mut held);
     let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     bound.bind(&v4.into()).unwrap();

@@ -81,7 +81,7 @@ fn ss_shows_shared_listeners_mptcp_listeners_and_mapped_addresses() {
         let server = traffic::accept(&dual);
         let shared =
             [0; 3].map(|_| traffic::listen_as((Ipv4Addr::LOCALHOST, 80).into(), Protocol::TCP, true));
-        let mptcp = traffic::listen_as((Ipv4Addr::LOCALHOST, 81).into(), Protocol::MPTCP, false);
+        let mptcp = traffic::listen_as((Ipv4Addr::LOCALHOST, 81).into(), traffic::mptcp_or_tcp(), false);
         (dual, client, server, shared, mptcp)
     });
     let text: BTreeMap<String, usize> = ss::tan(Some(&netns))
