@@ -50,7 +50,7 @@ struct Machine {
     #[arg(long, default_value_t = 2, value_name = "NUMBER")]
     smp: u16,
     /// Memory of the guest in MiB
-    #[arg(long, default_value_t = 1536, value_name = "MIB")]
+    #[arg(long, default_value_t = 2048, value_name = "MIB")]
     memory: u32,
     /// End the guest after this many seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
@@ -66,7 +66,7 @@ struct Machine {
 impl Default for Machine {
     /// What a stage of a longer command uses: it has the host to itself.
     fn default() -> Self {
-        Self { smp: 2, memory: 1536, timeout: 600, accel: qemu::Choice::Auto, jobs: 2 }
+        Self { smp: 2, memory: 2048, timeout: 600, accel: qemu::Choice::Auto, jobs: 2 }
     }
 }
 

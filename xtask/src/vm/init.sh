@@ -29,6 +29,7 @@ until [ -n "$(port status)" ] || [ $tries = 0 ]; do usleep 50000; tries=$((tries
 ulimit -n 524288
 ip link set lo up
 hostname vm
+echo started >"$(port status)"
 if [ -e /vm/shell ]; then
     stty -F /dev/hvc0 sane $(cat /vm/shell)
     setsid -c /vm/command <>/dev/hvc0 >&0 2>&0

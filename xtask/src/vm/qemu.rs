@@ -110,8 +110,31 @@ pub(crate) struct Guest<'a> {
 }
 
 impl Guest<'_> {
-    /// Boots, streams the program's output, and returns how it ended and what it printed; an error when the guest itself did not get there.
+    /// [`Self::boot`], again if the guest dies before the program starts: emulation runs several processors on as many
+    /// threads, and a kernel that patches its own code while another processor is in it may fall over that.
     pub(crate) fn run(&self, tree: &Tree, accelerator: Accelerator) -> Result<(Ended, String)> {
+        let mut boots = 1;
+        loop {
+            match self.boot(tree, accelerator)? {
+                Boot::Ended(ended, printed) => return Ok((ended, printed)),
+                Boot::Died(why) if accelerator == Accelerator::Kvm || boots == MAX_BOOTS => {
+                    bail!("the guest died before the program started (boot {boots} of {MAX_BOOTS}): {why}");
+                }
+                Boot::Died(why) => {
+                    let last = why.lines().last().unwrap_or_default();
+                    println!(
+                        "vm: kernel {} died before the program started ({last}): again",
+                        self.kernel.name
+                    );
+                }
+            }
+            boots += 1;
+        }
+    }
+
+    /// Boots, streams the program's output, and returns how it ended and what it printed; an error when the guest died
+    /// under the program, or outlived its time.
+    fn boot(&self, tree: &Tree, accelerator: Accelerator) -> Result<Boot> {
         let files = Files::new(&self.kernel.name)?;
         let initrd = files.path("initrd");
         let file = File::create(&initrd).with_context(|| format!("create {}", initrd.display()))?;
@@ -130,15 +153,18 @@ impl Guest<'_> {
         let (how, printed) = waited?;
         let console = || last_lines(&files.path("console"), 25);
         let said = fs::read_to_string(files.path("status")).unwrap_or_default();
-        let status = said.trim().strip_prefix("exit ").and_then(|status| status.parse().ok());
+        let status = said.lines().find_map(|line| line.strip_prefix("exit ")?.parse().ok());
         match (how, status) {
-            (Waited::Interrupted, _) => Ok((Ended::Interrupted, printed)),
+            (Waited::Interrupted, _) => Ok(Boot::Ended(Ended::Interrupted, printed)),
             (Waited::TooLong, _) => {
                 bail!(
                     "the program did not end in {} s (--timeout); console:\n{}",
                     self.limit.as_secs(),
                     console()
                 )
+            }
+            (Waited::Ended(how), None) if said.is_empty() => {
+                Ok(Boot::Died(format!("{how}; console:\n{}", console())))
             }
             (Waited::Ended(how), None) => {
                 bail!("the guest died before the program ended ({how}); console:\n{}", console())
@@ -150,7 +176,7 @@ impl Guest<'_> {
                     tar.arg("--no-same-owner").arg("-xf").arg(files.path("files")).arg("-C");
                     output(tar.arg(std::path::absolute(out)?)).context("unpack what the program left")?;
                 }
-                Ok((Ended::Exited(status), printed))
+                Ok(Boot::Ended(Ended::Exited(status), printed))
             }
         }
     }
@@ -221,6 +247,15 @@ impl Guest<'_> {
         Ok((waited, String::from_utf8_lossy(&printed).into_owned()))
     }
 }
+
+enum Boot {
+    Ended(Ended, String),
+    /// Before the program started: why.
+    Died(String),
+}
+
+/// How often a guest is tried that dies before the program starts.
+const MAX_BOOTS: u32 = 3;
 
 enum Waited {
     Ended(String),
