@@ -15,7 +15,7 @@ use xtcp_proto::event::v1::event::Event as Kind;
 use xtcp_proto::event::v1::{NetnsSource, TcpState};
 use xtcp_tests::agent::{Agent, agent, run_to_end};
 use xtcp_tests::events::{Seen, Subscriber, addresses};
-use xtcp_tests::host::alone;
+use xtcp_tests::host::{alone, slowness};
 use xtcp_tests::nats::NatsServer;
 use xtcp_tests::netns::Netns;
 use xtcp_tests::traffic;
@@ -36,6 +36,8 @@ const HOOKS: [(&str, &str); 6] = [
 #[test]
 fn namespaces_lives_are_told_through_every_rung() {
     let _alone = alone();
+    // Rare enough for a hint to be followed up first, wherever this runs.
+    let reconcile = format!("{}ms", 200 * slowness());
     let cases = [
         "tcp_state_classic",
         "netns_copied",
@@ -47,7 +49,7 @@ fn namespaces_lives_are_told_through_every_rung() {
     for denied in cases {
         let nats = NatsServer::start();
         let subscriber = Subscriber::new(&nats);
-        let args = ["--ebpf-deny", denied, "--reconcile-frequency", "200ms"];
+        let args = ["--ebpf-deny", denied, "--reconcile-frequency", &reconcile];
         let agent = agent().events_to(&nats).args(&args).start();
         let (creation, destruction) = sources(&agent, denied);
         for netns in [Netns::named("rung"), Netns::anonymous("rung")] {
