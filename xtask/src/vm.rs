@@ -46,9 +46,9 @@ pub(crate) struct Options {
 /// What a guest gets.
 #[derive(clap::Args, Clone)]
 struct Machine {
-    /// Processors of the guest
-    #[arg(long, default_value_t = 2, value_name = "NUMBER")]
-    smp: u16,
+    /// Processors of the guest; default: 2, and 1 where they are emulated
+    #[arg(long, value_name = "NUMBER")]
+    smp: Option<u16>,
     /// Memory of the guest in MiB
     #[arg(long, default_value_t = 2048, value_name = "MIB")]
     memory: u32,
@@ -66,7 +66,7 @@ struct Machine {
 impl Default for Machine {
     /// What a stage of a longer command uses: it has the host to itself.
     fn default() -> Self {
-        Self { smp: 2, memory: 2048, timeout: 600, accel: qemu::Choice::Auto, jobs: 2 }
+        Self { smp: None, memory: 2048, timeout: 600, accel: qemu::Choice::Auto, jobs: 2 }
     }
 }
 
@@ -263,7 +263,11 @@ fn run(
     }
     let guest = Guest {
         kernel,
-        smp: machine.smp,
+        // A kernel that patches its code while another emulated processor runs it may die of that, in the middle of anything.
+        smp: machine.smp.unwrap_or(match accelerator {
+            Accelerator::Kvm => 2,
+            Accelerator::Tcg => 1,
+        }),
         memory: machine.memory,
         limit: Duration::from_secs(machine.timeout),
         talk: match work.terminal {
