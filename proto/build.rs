@@ -6,7 +6,12 @@ use std::{env, fs};
 
 use prost::Message;
 
-const FILES: [&str; 2] = ["xtcp_flat_record/v1/xtcp_flat_record.proto", "xtcp_event/v1/xtcp_event.proto"];
+const FILES: [&str; 4] = [
+    "xtcp_flat_record/v1/xtcp_flat_record.proto",
+    "xtcp_event/v1/xtcp_event.proto",
+    "xtcp_netns/v1/netns_counters.proto",
+    "xtcp_netns/v1/netns_service.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
@@ -22,9 +27,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), &encoded)?;
 
     let services = env::var_os("CARGO_FEATURE_SERVICES").is_some();
-    tonic_prost_build::configure().build_client(services).build_server(services).compile_fds(set)?;
-    pbjson_build::Builder::new()
-        .register_descriptors(&encoded)?
-        .build(&[".xtcp_flat_record.v1", ".xtcp_event.v1"])?;
+    tonic_prost_build::configure()
+        .build_client(services)
+        .build_server(services)
+        // Large and rare: it must not make every event as large.
+        .boxed(".xtcp_event.v1.Event.event.netns_counters")
+        .compile_fds(set)?;
+    pbjson_build::Builder::new().register_descriptors(&encoded)?.build(&[
+        ".xtcp_flat_record.v1",
+        ".xtcp_event.v1",
+        ".xtcp_netns.v1",
+    ])?;
     Ok(())
 }

@@ -25,8 +25,12 @@ pub mod flat_record {
     }
 }
 
+// Modules that refer to each other have the names of their packages: that is how the generated code finds them.
+pub use xtcp_event as event;
+pub use xtcp_netns as netns;
+
 /// Package `xtcp_event`.
-pub mod event {
+pub mod xtcp_event {
     /// Package `xtcp_event.v1`: what the kernel did to network namespaces and TCP sockets, as it happened.
     #[allow(
         clippy::all,
@@ -40,5 +44,23 @@ pub mod event {
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/xtcp_event.v1.rs"));
         include!(concat!(env!("OUT_DIR"), "/xtcp_event.v1.serde.rs"));
+    }
+}
+
+/// Package `xtcp_netns`.
+pub mod xtcp_netns {
+    /// Package `xtcp_netns.v1`: network namespaces as the agent sees them, and what the kernel counts for each.
+    #[allow(
+        clippy::all,
+        clippy::pedantic,
+        clippy::restriction,
+        missing_docs,
+        unreachable_pub,
+        unused_qualifications,
+        reason = "generated"
+    )]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/xtcp_netns.v1.rs"));
+        include!(concat!(env!("OUT_DIR"), "/xtcp_netns.v1.serde.rs"));
     }
 }

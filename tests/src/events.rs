@@ -53,7 +53,11 @@ impl Seen {
     pub fn state(&self) -> Option<&pb::TcpStateChanged> {
         match self.kind() {
             Kind::TcpState(state) => Some(state),
-            Kind::NetnsCreated(_) | Kind::NetnsDestroyed(_) | Kind::TcpClose(_) | Kind::Loss(_) => None,
+            Kind::NetnsCreated(_)
+            | Kind::NetnsDestroyed(_)
+            | Kind::TcpClose(_)
+            | Kind::Loss(_)
+            | Kind::NetnsCounters(_) => None,
         }
     }
 
@@ -61,7 +65,11 @@ impl Seen {
     pub fn close(&self) -> Option<&pb::TcpClosed> {
         match self.kind() {
             Kind::TcpClose(close) => Some(close),
-            Kind::NetnsCreated(_) | Kind::NetnsDestroyed(_) | Kind::TcpState(_) | Kind::Loss(_) => None,
+            Kind::NetnsCreated(_)
+            | Kind::NetnsDestroyed(_)
+            | Kind::TcpState(_)
+            | Kind::Loss(_)
+            | Kind::NetnsCounters(_) => None,
         }
     }
 
@@ -69,7 +77,11 @@ impl Seen {
     pub fn loss(&self) -> Option<&pb::Loss> {
         match self.kind() {
             Kind::Loss(loss) => Some(loss),
-            Kind::NetnsCreated(_) | Kind::NetnsDestroyed(_) | Kind::TcpState(_) | Kind::TcpClose(_) => None,
+            Kind::NetnsCreated(_)
+            | Kind::NetnsDestroyed(_)
+            | Kind::TcpState(_)
+            | Kind::TcpClose(_)
+            | Kind::NetnsCounters(_) => None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::scheduler::{PollFinished, Scheduler};
 /// Counters and gauges of the engine.
 #[derive(Clone)]
 pub struct EngineMetrics {
-    events: [IntCounter; 5],
+    events: [IntCounter; 6],
     own_events: IntCounter,
     port_events: IntCounter,
     excluded_events: IntCounter,
@@ -66,7 +66,7 @@ impl EngineMetrics {
             polls.with_label_values(&[complete]);
         }
         Ok(Self {
-            events: ["netns_created", "netns_destroyed", "tcp_state", "tcp_close", "loss"]
+            events: ["netns_created", "netns_destroyed", "tcp_state", "tcp_close", "loss", "netns_counters"]
                 .map(|kind| events.with_label_values(&[kind])),
             port_events: left_out.with_label_values(&["port"]),
             own_events: left_out.with_label_values(&["own"]),
@@ -105,13 +105,14 @@ impl EngineMetrics {
     }
 
     pub(super) fn event(&self, event: &Kind) {
-        let [created, destroyed, state, close, loss] = &self.events;
+        let [created, destroyed, state, close, loss, counters] = &self.events;
         match event {
             Kind::NetnsCreated(_) => created,
             Kind::NetnsDestroyed(_) => destroyed,
             Kind::TcpState(_) => state,
             Kind::TcpClose(_) => close,
             Kind::Loss(_) => loss,
+            Kind::NetnsCounters(_) => counters,
         }
         .inc();
     }

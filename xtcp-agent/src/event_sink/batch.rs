@@ -20,12 +20,20 @@ pub enum Kind {
     TcpClose,
     /// Events are missing.
     Loss,
+    /// TCP's counters of a network namespace.
+    NetnsCounters,
 }
 
 impl Kind {
     /// Every kind, each at its own index.
-    pub const ALL: [Self; 5] =
-        [Self::NetnsCreated, Self::NetnsDestroyed, Self::TcpState, Self::TcpClose, Self::Loss];
+    pub const ALL: [Self; 6] = [
+        Self::NetnsCreated,
+        Self::NetnsDestroyed,
+        Self::TcpState,
+        Self::TcpClose,
+        Self::Loss,
+        Self::NetnsCounters,
+    ];
 
     /// The kind of an event; `None` for one without content.
     pub fn of(event: &Event) -> Option<Self> {
@@ -35,6 +43,7 @@ impl Kind {
             event::Event::TcpState(_) => Self::TcpState,
             event::Event::TcpClose(_) => Self::TcpClose,
             event::Event::Loss(_) => Self::Loss,
+            event::Event::NetnsCounters(_) => Self::NetnsCounters,
         })
     }
 
@@ -46,6 +55,7 @@ impl Kind {
             Self::TcpState => "tcp_state",
             Self::TcpClose => "tcp_close",
             Self::Loss => "loss",
+            Self::NetnsCounters => "netns_counters",
         }
     }
 
@@ -57,13 +67,14 @@ impl Kind {
             Self::TcpState => EventKind::TcpState,
             Self::TcpClose => EventKind::TcpClose,
             Self::Loss => EventKind::Loss,
+            Self::NetnsCounters => EventKind::NetnsCounters,
         }
     }
 }
 
 /// Something for each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PerKind<T>([T; 5]);
+pub struct PerKind<T>([T; 6]);
 
 impl<T> PerKind<T> {
     /// Makes one for each kind.
@@ -73,25 +84,27 @@ impl<T> PerKind<T> {
 
     /// The one of a kind.
     pub fn get(&self, kind: Kind) -> &T {
-        let [created, destroyed, state, close, loss] = &self.0;
+        let [created, destroyed, state, close, loss, counters] = &self.0;
         match kind {
             Kind::NetnsCreated => created,
             Kind::NetnsDestroyed => destroyed,
             Kind::TcpState => state,
             Kind::TcpClose => close,
             Kind::Loss => loss,
+            Kind::NetnsCounters => counters,
         }
     }
 
     /// The one of a kind, to change.
     pub fn get_mut(&mut self, kind: Kind) -> &mut T {
-        let [created, destroyed, state, close, loss] = &mut self.0;
+        let [created, destroyed, state, close, loss, counters] = &mut self.0;
         match kind {
             Kind::NetnsCreated => created,
             Kind::NetnsDestroyed => destroyed,
             Kind::TcpState => state,
             Kind::TcpClose => close,
             Kind::Loss => loss,
+            Kind::NetnsCounters => counters,
         }
     }
 
@@ -240,7 +253,12 @@ fn ports(event: &Event) -> [u32; 2] {
     let socket = match &event.event {
         Some(event::Event::TcpState(state)) => state.socket.as_ref(),
         Some(event::Event::TcpClose(close)) => close.socket.as_ref(),
-        Some(event::Event::NetnsCreated(_) | event::Event::NetnsDestroyed(_) | event::Event::Loss(_))
+        Some(
+            event::Event::NetnsCreated(_)
+            | event::Event::NetnsDestroyed(_)
+            | event::Event::NetnsCounters(_)
+            | event::Event::Loss(_),
+        )
         | None => None,
     };
     socket.map_or([0, 0], |socket| [socket.source_port, socket.destination_port])
