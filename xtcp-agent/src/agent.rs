@@ -45,6 +45,7 @@ use crate::record::builder::Builder;
 use crate::scheduler::{self, Scheduler};
 use crate::selection::SocketSelection;
 use crate::sys;
+use crate::workload::Directory;
 
 use driver::Driver;
 use greeting::{Served, say_what_runs};
@@ -272,6 +273,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         own_connections: config.sockets.own_connections,
         look_up_established: config.poll.states().contains(State::Established),
         look_up_listeners: config.poll.states().contains(State::Listen),
+        directory: Directory::detached(),
         metrics: meters.engine,
     });
 

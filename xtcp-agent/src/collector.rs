@@ -32,6 +32,7 @@ use crate::record::builder::{Builder, Context, RowFields, Template};
 use crate::record::{RowChunk, Rows};
 use crate::scheduler::{Completion, DumpRequest, Lookup, Scope};
 use crate::selection::SocketSelection;
+use crate::workload::Workload;
 
 use exchange::{Exchange, Fault, Question};
 pub use metrics::CollectorMetrics;
@@ -123,6 +124,7 @@ impl Collector {
         request: &DumpRequest,
         target: &Target,
         name: &str,
+        workload: Option<&Arc<Workload>>,
     ) -> (Completion, Result<NetnsId, EnterError>) {
         let started = clock::ktime_ns();
         let states = match request.scope {
@@ -161,6 +163,7 @@ impl Collector {
                 timestamp_ns: self.clock.now(),
                 netns: name,
                 netns_id: visit.id,
+                workload,
                 reason: request.reason,
                 method: method_of(&request.scope),
                 poll: request.poll,

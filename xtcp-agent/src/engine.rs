@@ -25,6 +25,7 @@ use crate::netns::filter::NetnsFilter;
 use crate::netns::registry::{Registry, Source};
 use crate::netns::{Door, NetnsId, Snapshot};
 use crate::scheduler::{Completion, Lookup, PollFinished, Scheduler};
+use crate::workload::Directory;
 
 pub use metrics::EngineMetrics;
 pub use ports::PortFilter;
@@ -53,6 +54,8 @@ pub struct Parts {
     pub look_up_established: bool,
     /// Listeners that appear are asked for.
     pub look_up_listeners: bool,
+    /// Whose namespaces are.
+    pub directory: Directory,
     /// Counters.
     pub metrics: EngineMetrics,
 }
@@ -197,7 +200,8 @@ impl Engine {
             crate::netns::registry::Entry::target,
         );
         let name = entry.map_or_else(|| Arc::from(""), |entry| Arc::clone(&entry.name));
-        Some(Job { request, target, name })
+        let workload = entry.and_then(|entry| self.parts.directory.of_netns(entry.id));
+        Some(Job { request, target, name, workload })
     }
 
     /// When [`next_job`](Self::next_job) may have something, `CLOCK_MONOTONIC` nanoseconds.

@@ -28,3 +28,4 @@ pub mod record;
 pub mod scheduler;
 pub mod selection;
 pub mod sys;
+pub mod workload;

@@ -16,6 +16,7 @@ use crate::netns::handle::Handles;
 use crate::netns::{NetnsId, Target};
 use crate::record::builder::Builder;
 use crate::scheduler::{Completion, DumpRequest};
+use crate::workload::Workload;
 
 /// A request with where to find its namespace.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Job {
     pub target: Target,
     /// The namespace's name for people.
     pub name: Arc<str>,
+    /// Whose it is, where that is known.
+    pub workload: Option<Arc<Workload>>,
 }
 
 /// What a worker says of a job.
@@ -110,9 +113,9 @@ pub fn spawn(
             tap,
             number: number as u64,
         };
-        while let Some(Job { request, target, name }) = queue.blocking_recv() {
+        while let Some(Job { request, target, name, workload }) = queue.blocking_recv() {
             let began_ktime_ns = crate::clock::ktime_ns();
-            let (completion, found) = collector.perform(&request, &target, &name);
+            let (completion, found) = collector.perform(&request, &target, &name, workload.as_ref());
             let lost = matches!(found, Err(EnterError::Home(_)));
             let report = Done { worker: number, expected: target.id, began_ktime_ns, completion, found };
             if done.blocking_send(report).is_err() || lost {

@@ -37,6 +37,7 @@ fn filtered(include: &[&str], exclude: &[&str]) -> Engine {
         own_connections: OwnConnections::Exclude,
         look_up_established: true,
         look_up_listeners: true,
+        directory: Directory::detached(),
         metrics: EngineMetrics::register(&prometheus::Registry::new()).unwrap(),
     });
     engine.on_look(0, &look(&[]));

@@ -123,6 +123,7 @@ pub(super) fn poll(
         own_connections: config.sockets.own_connections,
         look_up_established: config.poll.states().contains(State::Established),
         look_up_listeners: config.poll.states().contains(State::Listen),
+        directory: crate::workload::Directory::detached(),
         metrics: EngineMetrics::register(&registry)?,
     });
     let (snapshot, scan) = discovery.scan()?;

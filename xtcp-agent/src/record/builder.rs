@@ -3,15 +3,20 @@
 //! Which field gets which of the kernel's numbers is said in [`xtcp_inet_diag::wire`]; here is what the kernel does not
 //! say. It is encoded once for a request, and copied for each of its rows.
 
+use std::sync::Arc;
+
 use prost::Message;
 use xtcp_inet_diag::attr::info::AccEcnLayout;
 use xtcp_inet_diag::wire::{self, Findings, NoRoom};
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
-use xtcp_proto::flat_record::v1::xtcp_flat_record::{OwnerSource, RecordMethod, RecordReason};
+use xtcp_proto::flat_record::v1::xtcp_flat_record::{
+    OwnerSource, RecordMethod, RecordReason, WorkloadSource,
+};
 
 use super::{Reason, Rows};
 use crate::connections::Owner;
 use crate::netns::NetnsId;
+use crate::workload::{Container, Pod, Workload};
 
 /// The consumers' tables take 1.
 const SCHEMA_VERSION: u32 = 1;
@@ -42,6 +47,8 @@ pub struct Context<'a> {
     pub netns: &'a str,
     /// The namespace, verified.
     pub netns_id: NetnsId,
+    /// Whose the namespace is, where that is known.
+    pub workload: Option<&'a Arc<Workload>>,
     /// Why the row exists.
     pub reason: Reason,
     /// How it was obtained.
@@ -85,8 +92,21 @@ impl Builder {
     /// What the rows of one request have in common.
     pub fn template(&self, context: &Context<'_>) -> Template {
         let HostFields { hostname, location, label, tag, boot_id, agent_instance } = self.host.clone();
-        let Context { timestamp_ns, netns, netns_id, reason, method, poll, dump, socket_fd, netlinker_id } =
-            *context;
+        let Context {
+            timestamp_ns,
+            netns,
+            netns_id,
+            workload,
+            reason,
+            method,
+            poll,
+            dump,
+            socket_fd,
+            netlinker_id,
+        } = *context;
+        let Owned { container, pod, systemd_unit, cgroup_path, workload_source } = Owned::of(workload);
+        let Container { id: container_id, name: container_name, image: container_image, runtime } = container;
+        let Pod { name: pod_name, namespace: pod_namespace, uid: pod_uid, labels: pod_labels } = pod;
         let before = XtcpFlatRecord {
             schema_version: SCHEMA_VERSION,
             daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -97,6 +117,10 @@ impl Builder {
             netns_inode: u64::from(netns_id.inode),
             label,
             tag,
+            container_id,
+            container_runtime: runtime,
+            container_name,
+            container_image,
             ..XtcpFlatRecord::default()
         };
         let between = XtcpFlatRecord { socket_fd, netlinker_id, ..XtcpFlatRecord::default() };
@@ -108,6 +132,13 @@ impl Builder {
             agent_instance,
             netns_cookie: netns_id.cookie,
             dump_number: dump,
+            pod_name,
+            pod_namespace,
+            pod_uid,
+            pod_labels,
+            systemd_unit,
+            cgroup_path,
+            workload_source: workload_source.into(),
             ..XtcpFlatRecord::default()
         };
         Template {
@@ -117,6 +148,30 @@ impl Builder {
             after,
             accecn: self.accecn,
             scratch: Vec::new(),
+        }
+    }
+}
+
+/// A workload in the words of a record.
+#[derive(Default)]
+struct Owned {
+    container: Container,
+    pod: Pod,
+    systemd_unit: String,
+    cgroup_path: String,
+    workload_source: WorkloadSource,
+}
+
+impl Owned {
+    fn of(workload: Option<&Arc<Workload>>) -> Self {
+        let Some(workload) = workload else { return Self::default() };
+        let Workload { container, pod, unit, cgroup, source, opted_out: _ } = (**workload).clone();
+        Self {
+            container: container.unwrap_or_default(),
+            pod: pod.unwrap_or_default(),
+            systemd_unit: unit.unwrap_or_default(),
+            cgroup_path: cgroup.unwrap_or_default(),
+            workload_source: source.into(),
         }
     }
 }
@@ -214,6 +269,7 @@ mod tests {
         timestamp_ns: 1,
         netns: "blue",
         netns_id: NetnsId { inode: 2, cookie: 3 },
+        workload: None,
         reason: Reason::TcpState,
         method: RecordMethod::Lookup,
         poll: 4,

@@ -1,0 +1,213 @@
+//! What is known of workloads, in memory, within a budget.
+//!
+//! Whoever fills it (the reader of `/proc`, the clients of container engines) does so in the background; whoever asks
+//! has the answer at once. What a namespace's workload is called is kept for the namespace's life, also when its last
+//! process and the container are gone.
+
+mod facts;
+mod memory;
+mod metrics;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+
+use super::Workload;
+use super::cgroup::Place;
+use crate::netns::{NetnsId, Thread};
+pub use facts::{ContainerFacts, LabelChoice, OptOut, PodFacts};
+use memory::Memory;
+pub use metrics::DirectoryMetrics;
+
+/// Questions that may wait for the reader of `/proc`; what is more is dropped and counted, and found by the next look.
+const QUESTIONS: usize = 4096;
+
+/// How a directory is to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Memory for everything that is remembered, bytes.
+    pub bytes: usize,
+    /// Labels of pods that are kept.
+    pub pod_labels: LabelChoice,
+    /// Labels by which a container or pod opts out.
+    pub opt_out: Vec<OptOut>,
+}
+
+/// What the reader of `/proc` is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// A namespace came into being; who is in it may change yet. The thread was the first inside.
+    Born(u32, Option<Thread>),
+    /// A namespace's first or only process.
+    Process(u32),
+    /// The cgroup of this process, whatever its namespace.
+    Cgroup(u32),
+}
+
+/// What has changed for namespaces since it was last asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Inodes of namespaces whose workload is another now.
+    pub netns: Vec<u32>,
+    /// A look at processes would help.
+    pub look: bool,
+}
+
+/// The memory, shared: a clone is the same directory.
+#[derive(Clone)]
+pub struct Directory {
+    memory: Arc<Mutex<Memory>>,
+    changed: Arc<Notify>,
+    questions: mpsc::Sender<Question>,
+    metrics: Option<DirectoryMetrics>,
+}
+
+impl Directory {
+    /// An empty directory, and the questions that its users have for the reader of `/proc`.
+    pub(super) fn new(
+        settings: Settings,
+        metrics: Option<DirectoryMetrics>,
+    ) -> (Self, mpsc::Receiver<Question>) {
+        let (questions, asked) = mpsc::channel(QUESTIONS);
+        let memory = Arc::new(Mutex::new(Memory::new(settings)));
+        (Self { memory, changed: Arc::default(), questions, metrics }, asked)
+    }
+
+    /// A directory that nobody fills: it knows only what a cgroup's path says.
+    pub fn detached() -> Self {
+        let settings = Settings { bytes: 1 << 20, pod_labels: LabelChoice::default(), opt_out: Vec::new() };
+        Self::new(settings, None).0
+    }
+
+    /// The workload that a namespace belongs to; `None` where it is not known, or belongs to several that have nothing in
+    /// common.
+    pub fn of_netns(&self, id: NetnsId) -> Option<Arc<Workload>> {
+        self.lock().of_netns(id.inode)
+    }
+
+    /// The workload that a cgroup belongs to, by its path as `/proc/<pid>/cgroup` has it; `None` where the path tells
+    /// nothing.
+    pub fn of_cgroup(&self, path: &str) -> Option<Arc<Workload>> {
+        self.lock().of_cgroup(path)
+    }
+
+    /// The workload that a cgroup of version 2 belongs to, by its id (the inode of its folder), as eBPF and inet_diag tell
+    /// it; `None` where no process of it was met. Ids are not used again within a boot.
+    pub fn of_cgroup_id(&self, id: u64) -> Option<Arc<Workload>> {
+        self.lock().of_cgroup_id(id)
+    }
+
+    /// The workload that a process belongs to; `None` where it is not known yet: then its cgroup is read in the
+    /// background, and the next one who asks may know more. What is known of a process is believed for ten seconds.
+    pub fn of_pid(&self, pid: u32) -> Option<Arc<Workload>> {
+        let known = self.lock().of_pid(pid, crate::clock::ktime_ns());
+        match known {
+            Some(workload) => workload,
+            None => {
+                self.ask(Question::Cgroup(pid));
+                None
+            }
+        }
+    }
+
+    /// A namespace came into being, with its first thread where that is known.
+    pub fn netns_born(&self, id: NetnsId, first: Option<Thread>) {
+        self.ask(Question::Born(id.inode, first));
+    }
+
+    /// A namespace is dead: at this time, `CLOCK_MONOTONIC` nanoseconds, or before.
+    pub fn netns_ended(&self, id: NetnsId, at_ktime_ns: u64) {
+        self.lock().netns_ended(id.inode, at_ktime_ns);
+    }
+
+    /// Waits until something has changed for namespaces.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What has changed since the last call.
+    pub fn take_changes(&self) -> Changes {
+        self.lock().take_changes()
+    }
+
+    /// Asks for a look at processes.
+    pub(super) fn want_look(&self) {
+        self.lock().want_look();
+        self.changed.notify_one();
+    }
+
+    /// Whether a namespace's container or pod is known.
+    pub(super) fn is_settled(&self, inode: u32) -> bool {
+        self.lock().is_settled(inode)
+    }
+
+    /// Takes in whose the processes of some namespaces are, read since `began_ktime_ns`.
+    pub(super) fn namespaces_seen(&self, began_ktime_ns: u64, seen: Vec<Members>) {
+        self.update(|memory| memory.namespaces_seen(began_ktime_ns, seen));
+    }
+
+    /// Takes in a process's cgroup; `None` when the process is gone.
+    pub(super) fn process_seen(
+        &self,
+        pid: u32,
+        place: Option<&Place>,
+        cgroup_id: Option<u64>,
+        at_ktime_ns: u64,
+    ) {
+        self.lock().process_seen(pid, place, cgroup_id, at_ktime_ns);
+    }
+
+    /// Takes in what an engine told of containers and pods.
+    pub(super) fn learn(&self, containers: Vec<ContainerFacts>, pods: Vec<PodFacts>) {
+        self.update(|memory| memory.learn(containers, pods));
+    }
+
+    /// An engine told that a container (or sandbox) is gone.
+    pub(super) fn forget_container(&self, id: &str) {
+        self.lock().forget_container(id);
+    }
+
+    /// The engine told of exactly these: what it told of others before is of the past.
+    pub(super) fn keep_containers(&self, source: super::Source, ids: &std::collections::HashSet<String>) {
+        self.lock().keep_containers(source, ids);
+    }
+
+    /// Asks the reader; what finds no room is counted.
+    pub(super) fn ask(&self, question: Question) {
+        if self.questions.try_send(question).is_err() {
+            self.metrics.iter().for_each(DirectoryMetrics::question_dropped);
+        }
+    }
+
+    /// Writes the gauges.
+    pub fn report(&self) {
+        let usage = self.lock().usage();
+        self.metrics.iter().for_each(|metrics| metrics.report(&usage));
+    }
+
+    fn update(&self, work: impl FnOnce(&mut Memory) -> bool) {
+        let changed = work(&mut self.lock());
+        if changed {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Nothing that is done under the lock can panic halfway: the memory is whole also after a panic elsewhere.
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who was met in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Members {
+    /// Its inode.
+    pub(super) inode: u32,
+    /// The cgroups of its processes, each once.
+    pub(super) places: Vec<Place>,
+    /// It is a host's: the first process is in it. Then it belongs to a workload only if all its processes do.
+    pub(super) of_host: bool,
+}
+
+#[cfg(test)]
+mod tests;
