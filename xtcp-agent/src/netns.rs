@@ -8,6 +8,7 @@ pub mod discover;
 pub mod enter;
 pub mod filter;
 pub mod handle;
+pub mod nsid;
 pub mod registry;
 pub mod watch;
 
