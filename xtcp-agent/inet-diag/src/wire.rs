@@ -11,9 +11,10 @@
 use core::fmt;
 
 use crate::attr::info::AccEcnLayout;
-use crate::attr::{self, AttributeError, Places, Tally, Walk};
+use crate::attr::{self, AttributeError, Places, Selection, Tally, Walk};
 use crate::bytes::{Native, port_at};
 use crate::message::{MessageError, ROW_LEN, Reading};
+use crate::request::Protocol;
 
 mod fields;
 mod layers;
@@ -42,6 +43,7 @@ pub struct Row<'a> {
     header: &'a [u8; ROW_LEN],
     attributes: &'a [u8],
     reading: Reading,
+    destination_asn: u32,
 }
 
 /// Attributes that could not be used; the same as in [`crate::message::Decoded`].
@@ -84,9 +86,50 @@ impl<'a> Row<'a> {
     #[inline]
     pub fn new_as(payload: &'a [u8], reading: Reading) -> Result<Self, MessageError> {
         match payload.split_first_chunk() {
-            Some((header, attributes)) => Ok(Self { header, attributes, reading }),
+            Some((header, attributes)) => Ok(Self { header, attributes, reading, destination_asn: 0 }),
             None => Err(MessageError::Truncated { available: payload.len() }),
         }
+    }
+
+    /// The same with another header, such as one whose addresses are masked.
+    #[inline]
+    #[must_use]
+    pub fn with_header(self, header: &'a [u8; ROW_LEN]) -> Self {
+        Self { header, ..self }
+    }
+
+    /// The same, of which what is in `selection` will not be written.
+    #[inline]
+    #[must_use]
+    pub fn except(self, selection: Selection) -> Self {
+        let selection = self.reading.selection.without(selection);
+        Self { reading: Reading { selection, ..self.reading }, ..self }
+    }
+
+    /// The same with the number of the autonomous system that the peer's address belongs to; 0, which the kernel's own
+    /// rows have, is left out.
+    #[inline]
+    #[must_use]
+    pub fn with_destination_asn(self, asn: u32) -> Self {
+        Self { destination_asn: asn, ..self }
+    }
+
+    /// `struct inet_diag_msg` as the kernel sent it.
+    #[inline]
+    pub fn header(&self) -> &'a [u8; ROW_LEN] {
+        self.header
+    }
+
+    /// Protocol that was asked for.
+    #[inline]
+    pub fn protocol(&self) -> Protocol {
+        self.reading.protocol
+    }
+
+    /// The user that the socket belongs to, in the user namespace of who asked.
+    #[inline]
+    pub fn uid(&self) -> u32 {
+        u32::at(self.header, 64).unwrap_or_default()
     }
 
     /// TCP state, the kernel's number.
@@ -166,7 +209,7 @@ impl<'a> Row<'a> {
         }
         let places = self.walk(findings);
         let mut writer = Writer::new(out);
-        fields::write(&mut writer, self.header, self.reading, &places, context);
+        fields::write(&mut writer, self, &places, context);
         Ok(writer.len())
     }
 }

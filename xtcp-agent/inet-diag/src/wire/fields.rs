@@ -3,24 +3,19 @@
 #![allow(clippy::inline_always, reason = "where the next field goes has to stay in a register")]
 
 use super::writer::{Numbers, Writer};
-use super::{Context, layers};
+use super::{Context, Row, layers};
 use crate::attr::info::{self, AccEcn, Whole};
 use crate::attr::ulp_info::UlpInfo;
 use crate::attr::{Decode, Places};
 use crate::bytes::{Native, array_at, port_at, until_nul};
-use crate::message::{ROW_LEN, Reading};
+use crate::message::ROW_LEN;
 use crate::request::Protocol;
 use crate::socket_id::Family;
 
 /// The whole record.
 #[inline]
-pub(super) fn write(
-    writer: &mut Writer<'_>,
-    row: &[u8; ROW_LEN],
-    reading: Reading,
-    places: &Places<'_>,
-    context: &Context<'_>,
-) {
+pub(super) fn write(writer: &mut Writer<'_>, row: &Row<'_>, places: &Places<'_>, context: &Context<'_>) {
+    let Row { header: row, attributes: _, reading, destination_asn } = *row;
     let Places {
         meminfo,
         info,
@@ -64,7 +59,7 @@ pub(super) fn write(
     writer.numbers(|numbers| numbers.uint64::<60>(counter));
     writer.run(between);
     writer.numbers(|numbers| {
-        header(numbers, row);
+        header(numbers, row, destination_asn);
         mem_info(numbers, *meminfo, sk_mem);
         if let Some(whole) = &whole {
             tcp_info(numbers, whole);
@@ -107,7 +102,7 @@ pub(super) fn write(
 
 /// `struct inet_diag_msg`.
 #[inline(always)]
-fn header(numbers: &mut Numbers<'_>, row: &[u8; ROW_LEN]) {
+fn header(numbers: &mut Numbers<'_>, row: &[u8; ROW_LEN], destination_asn: u32) {
     let family = u8_at(row, 0);
     numbers.uint32::<1001>(family);
     numbers.uint32::<1002>(u8_at(row, 1));
@@ -127,6 +122,7 @@ fn header(numbers: &mut Numbers<'_>, row: &[u8; ROW_LEN]) {
     numbers.sixteen::<1008>(address(24));
     numbers.uint32::<1009>(u32_at(row, 40));
     numbers.uint64::<1010>(u64::from(u32_at(row, 48)) << 32 | u64::from(u32_at(row, 44)));
+    numbers.uint32::<1011>(destination_asn);
     numbers.uint32::<1013>(u32_at(row, 52));
     numbers.uint32::<1014>(u32_at(row, 56));
     numbers.uint32::<1015>(u32_at(row, 60));

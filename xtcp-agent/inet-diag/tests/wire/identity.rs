@@ -1,7 +1,10 @@
 use proptest::prelude::*;
+use prost::Message;
+use xtcp_inet_diag::attr::Selection;
 use xtcp_inet_diag::attr::info::AccEcnLayout;
 use xtcp_inet_diag::message::{MessageError, ROW_LEN};
 use xtcp_inet_diag::wire::{Findings, NoRoom, Row};
+use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 
 use super::fixtures::{STEP, all_rows};
 use super::same::{Beside, READINGS, assert_same, assert_same_as};
@@ -44,6 +47,32 @@ fn a_captured_row_cut_at_any_byte_has_the_bytes_of_prost() {
         for len in (0..payload.len()).step_by(STEP) {
             assert_same(&payload[..len], &beside, AccEcnLayout::Halves);
         }
+    }
+}
+
+#[test]
+fn what_is_said_beside_the_kernels_row_is_in_the_place_of_its_number() {
+    let context = Beside::new(1);
+    let context = context.context(AccEcnLayout::BitFields);
+    let written = |row: Row<'_>| {
+        let mut out = vec![0; row.room(&context)];
+        let len = row.write(&context, &mut out, &mut Findings::default()).unwrap();
+        out.truncate(len);
+        out
+    };
+    for payload in all_rows() {
+        let row = Row::new(payload).unwrap();
+        let mut expected = XtcpFlatRecord::decode(written(row).as_slice()).unwrap();
+        let mut header = *row.header();
+        header[8..40].fill(7);
+        let ours = row.with_header(&header).with_destination_asn(u32::MAX).except(Selection::SCTP_ADDRESSES);
+        let filled = if header[0] == 2 { 4 } else { 16 };
+        expected.inet_diag_msg_socket_source = [vec![7; filled], vec![0; 16 - filled]].concat();
+        expected.inet_diag_msg_socket_destination = expected.inet_diag_msg_socket_source.clone();
+        expected.inet_diag_msg_socket_dest_asn = u32::MAX.into();
+        expected.sctp_locals.clear();
+        expected.sctp_peers.clear();
+        assert_eq!(written(ours), expected.encode_to_vec());
     }
 }
 

@@ -83,6 +83,7 @@ pub(crate) fn assert_same_as(payload: &[u8], reading: Reading, beside: &Beside, 
     assert_eq!(row.destination_port(), decoded.header.id.destination_port);
     assert_eq!(row.cookie(), decoded.header.id.cookie);
     assert_eq!(row.inode(), decoded.header.inode);
+    assert_eq!(row.uid(), decoded.header.uid);
 
     let mut out = vec![0xee; row.room(&context)];
     let mut findings = Findings::default();
