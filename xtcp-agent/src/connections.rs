@@ -172,6 +172,7 @@ impl Connections {
                 OwnerSource::Connect
                 | OwnerSource::Listen
                 | OwnerSource::Netns
+                | OwnerSource::FdWalk
                 | OwnerSource::Unspecified => {
                     if seen.cookie != 0 && seen.cookie == self.own_listener {
                         self.own_tgid = owner.pid;
