@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod container;
 pub mod events;
 pub mod grpc;
 pub mod host;

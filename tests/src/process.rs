@@ -207,8 +207,8 @@ fn reader(name: &str, output: Arc<Output>, stream: impl Read + Send + 'static) -
 }
 
 /// Runs `argv` to its end and returns what it wrote to standard output; fails with its standard error when it fails.
-pub fn run(argv: &[&str]) -> String {
-    let output = Command::new(argv[0])
+pub fn run<S: AsRef<OsStr> + std::fmt::Debug>(argv: &[S]) -> String {
+    let output = Command::new(&argv[0])
         .args(&argv[1..])
         .stdin(Stdio::null())
         .output()

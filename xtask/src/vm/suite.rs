@@ -30,9 +30,10 @@ enum Guest {
 }
 
 /// Every file of `tests/tests`.
-const SUITE: [(&str, Guest); 18] = [
+const SUITE: [(&str, Guest); 20] = [
     ("attributes", Guest::All),
     ("bad_input", Guest::All),
+    ("containers", Guest::Never("a guest has no container engine")),
     ("demo", Guest::Never("it starts cargo")),
     ("fallbacks", Guest::All),
     ("filter_equals_ss", Guest::Never("its half-open end is a Python program")),
@@ -44,6 +45,7 @@ const SUITE: [(&str, Guest); 18] = [
     ("never_keeps_a_namespace", Guest::All),
     ("offline_decode", Guest::All),
     ("offline_dump", Guest::All),
+    ("pods", Guest::Never("a guest has no container engine")),
     ("selected_states", Guest::All),
     ("short_connections", Guest::All),
     ("start_race", Guest::All),
