@@ -39,6 +39,8 @@ use crate::netns::discover::{DiscoverError, Discovery};
 use crate::netns::enter;
 use crate::netns::filter::{FilterError, NetnsFilter};
 use crate::netns::handle::Handles;
+use crate::netns::list::Listing;
+use crate::netns::nsid::{Notices, Nsids};
 use crate::netns::registry::Registry;
 use crate::netns::watch::{MountWatch, WatchError};
 use crate::record::builder::Builder;
@@ -199,10 +201,11 @@ async fn start(config: Config) -> Result<Running, RunError> {
 
     let own = enter::current().map_err(system("identify the agent's own network namespace"))?;
     let handles = Handles::probe();
-    let discovery = Discovery::new(config.netns.dirs.clone())?;
+    let discovery = Discovery::new(config.netns.dirs.clone(), Listing::probe(handles))?;
     let watch = MountWatch::new(config.netns.dirs.clone())?;
-    let (scout, looks) =
-        Scout::spawn(discovery, handles).map_err(system("start the thread that looks for namespaces"))?;
+    let notices = Notices::new().map_err(system("listen for ids of namespaces on rtnetlink"))?;
+    let (scout, looks) = Scout::spawn(discovery, handles, meters.discovery.clone())
+        .map_err(system("start the thread that looks for namespaces"))?;
 
     let events = EventHub::default();
     let rows = RowHub::new(GRPC_ROW_BYTES);
@@ -274,6 +277,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         look_up_established: config.poll.states().contains(State::Established),
         look_up_listeners: config.poll.states().contains(State::Listen),
         directory: Directory::detached(),
+        handles: handles != Handles::Unsupported,
         metrics: meters.engine,
     });
 
@@ -320,11 +324,15 @@ async fn start(config: Config) -> Result<Running, RunError> {
         batches: Some(batches).filter(|_| control.is_some()),
         polls,
         watch,
+        notices: Some(notices),
+        nsids: Nsids::default(),
+        tells_ends,
         scout,
         looks,
         drain,
         control,
         ebpf_metrics: meters.ebpf,
+        discovery_metrics: meters.discovery,
         readiness,
         events: events.clone(),
         rows: rows.clone(),

@@ -78,6 +78,9 @@ pub enum Fact {
     NetnsCreated,
     /// A network namespace was destroyed.
     NetnsDestroyed,
+    /// A task entered a network namespace. A hint only: nothing is lost without it but a way into a namespace that has
+    /// no other.
+    NetnsEntered,
 }
 
 /// One hook that can tell a [`Fact`].
@@ -93,6 +96,8 @@ pub enum Rung {
     Fork,
     /// Tracepoint `syscalls:sys_exit_unshare`.
     Unshare,
+    /// Tracepoint `syscalls:sys_exit_setns`.
+    Setns,
     /// `fentry` on `__put_net`.
     PutNet,
     /// `fexit` on `netns_put`.
@@ -226,7 +231,8 @@ fn load_object(object: &[u8], config: &EbpfConfig) -> Result<Loaded, EbpfError> 
         skipped: Vec::new(),
     };
     let tcp = [Fact::TcpState].into_iter().filter(|_| config.tcp);
-    let netns = [Fact::NetnsCreated, Fact::NetnsDestroyed].into_iter().filter(|_| config.netns);
+    let netns =
+        [Fact::NetnsCreated, Fact::NetnsDestroyed, Fact::NetnsEntered].into_iter().filter(|_| config.netns);
     tcp.chain(netns).for_each(|fact| climb.fact(fact));
     let Climb { attached, links, fdinfo, skipped, .. } = climb;
     if attached.is_empty() {

@@ -56,12 +56,17 @@ pub struct Parts {
     pub look_up_listeners: bool,
     /// Whose namespaces are.
     pub directory: Directory,
+    /// Namespaces can be entered by handle.
+    pub handles: bool,
     /// Counters.
     pub metrics: EngineMetrics,
 }
 
 /// How often a namespace that cannot be entered is asked again, each time after a look.
 const RETRIES: u8 = 4;
+
+/// Looks at most that follow at once when some namespace is known to have ended: more than the registry's patience.
+const HURRIED_LOOKS: u8 = 5;
 
 /// The state.
 pub struct Engine {
@@ -76,6 +81,8 @@ pub struct Engine {
     retried: HashMap<u32, u8>,
     /// The first full look was taken in.
     looked: bool,
+    /// Some namespace is known to have ended, so that looks that miss one follow at once: so many more.
+    hurried_looks: u8,
     malformed_events: u64,
 }
 
@@ -90,6 +97,7 @@ impl Engine {
             to_retry: HashSet::new(),
             retried: HashMap::new(),
             looked: false,
+            hurried_looks: 0,
             malformed_events: 0,
         };
         engine.sync(0, false);
@@ -109,6 +117,7 @@ impl Engine {
                     self.apply(now, changes);
                 }
                 Event::NetnsSomeDestroyed(_) => self.ask_who_lives(Source::Cleanup),
+                Event::NetnsEntered(seen) => self.netns_entered(now, seen),
                 Event::TcpState(seen) => self.transition(now, seen, None),
                 Event::TcpClose(seen) => self.transition(now, &seen.state, Some(&seen.numbers)),
             }
@@ -138,8 +147,14 @@ impl Engine {
         let late = self.looked;
         self.looked |= snapshot.threads.is_some();
         self.sync(now, late);
-        let untraced = self.parts.registry.untraced();
-        self.wants.ask(untraced, Source::Reconcile);
+        let Parts { registry, .. } = &self.parts;
+        // Also those that just lost their last mount: their handle knows at once what looks only conclude.
+        let doorless = registry.unreachable(false).filter(|entry| entry.id.cookie != 0).map(|entry| entry.id);
+        self.wants.ask(registry.untraced().chain(doorless), Source::Reconcile);
+        if snapshot.threads.is_some() && self.hurried_looks > 0 {
+            self.hurried_looks -= 1;
+            self.wants.everything |= registry.untraced().next().is_some();
+        }
         self.retry(now);
     }
 
@@ -165,6 +180,19 @@ impl Engine {
             let change = self.parts.registry.liveness(*id, *alive, asked_ktime_ns, *source);
             self.apply(now, change);
         }
+    }
+
+    /// rtnetlink told of an end.
+    pub fn ended(&mut self, now: u64, id: NetnsId) {
+        let changes = self.parts.registry.destroyed(id, now, Source::Nsid);
+        self.apply(now, changes);
+    }
+
+    /// Some namespace ended, nobody says which: asks for each, and looks until the missing are given up.
+    pub fn somebody_ended(&mut self) {
+        self.want_look(true);
+        self.ask_who_lives(Source::Nsid);
+        self.hurried_looks = HURRIED_LOOKS;
     }
 
     /// Takes in what a worker says.
@@ -234,8 +262,8 @@ impl Engine {
 
     /// Writes the gauges.
     pub fn report(&self) {
-        let Parts { registry, connections, scheduler, clock, metrics, .. } = &self.parts;
-        metrics.report(registry, connections, scheduler, clock, self.excluded.len());
+        let Parts { registry, connections, scheduler, clock, metrics, handles, .. } = &self.parts;
+        metrics.report(registry, connections, scheduler, clock, (*handles, self.excluded.len()));
     }
 
     fn transition(&mut self, now: u64, seen: &Transition, numbers: Option<&TcpNumbers>) {
@@ -311,7 +339,7 @@ impl Engine {
             |kinds: &[u32]| -> u64 { kinds.iter().filter_map(|kind| batch.lost.get(*kind as usize)).sum() };
         let counts = [
             (pb::EventKind::Unspecified, count(&[0])),
-            (pb::EventKind::NetnsCreated, count(&[kind::NETNS_CREATED])),
+            (pb::EventKind::NetnsCreated, count(&[kind::NETNS_CREATED, kind::NETNS_ENTERED])),
             (pb::EventKind::NetnsDestroyed, count(&[kind::NETNS_DESTROYED, kind::NETNS_SOME_DESTROYED])),
             (pb::EventKind::TcpState, count(&[kind::TCP_STATE])),
             (pb::EventKind::TcpClose, count(&[kind::TCP_CLOSE])),

@@ -14,6 +14,8 @@ pub enum Event {
     NetnsCreated(NetnsEvent),
     /// The last reference to a network namespace went.
     NetnsDestroyed(NetnsEvent),
+    /// A task is in a network namespace after `setns`, of whatever it was.
+    NetnsEntered(NetnsEvent),
     /// Some namespace died; inode and cookie are 0.
     NetnsSomeDestroyed(NetnsEvent),
     /// A socket changed state, not to CLOSE.
@@ -81,6 +83,7 @@ impl Event {
             kind::NETNS_CREATED => Self::NetnsCreated(plain(kind, sample)?),
             kind::NETNS_DESTROYED => Self::NetnsDestroyed(plain(kind, sample)?),
             kind::NETNS_SOME_DESTROYED => Self::NetnsSomeDestroyed(plain(kind, sample)?),
+            kind::NETNS_ENTERED => Self::NetnsEntered(plain(kind, sample)?),
             kind::TCP_STATE => Self::TcpState(plain(kind, sample)?),
             kind::TCP_CLOSE => Self::TcpClose(Box::new(plain(kind, sample)?)),
             unknown => return Err(DecodeError::UnknownKind(unknown)),
@@ -90,9 +93,10 @@ impl Event {
     /// What every sample starts with.
     pub fn header(&self) -> &Header {
         match self {
-            Self::NetnsCreated(event) | Self::NetnsDestroyed(event) | Self::NetnsSomeDestroyed(event) => {
-                &event.header
-            }
+            Self::NetnsCreated(event)
+            | Self::NetnsDestroyed(event)
+            | Self::NetnsSomeDestroyed(event)
+            | Self::NetnsEntered(event) => &event.header,
             Self::TcpState(event) => &event.header,
             Self::TcpClose(event) => &event.state.header,
         }
@@ -184,6 +188,7 @@ mod tests {
             (kind::NETNS_CREATED, size_of::<NetnsEvent>()),
             (kind::NETNS_DESTROYED, size_of::<NetnsEvent>()),
             (kind::NETNS_SOME_DESTROYED, size_of::<NetnsEvent>()),
+            (kind::NETNS_ENTERED, size_of::<NetnsEvent>()),
             (kind::TCP_STATE, size_of::<TcpState>()),
             (kind::TCP_CLOSE, size_of::<TcpClose>()),
         ];

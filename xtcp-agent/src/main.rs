@@ -40,9 +40,11 @@ fn collect(config: Config) -> ExitCode {
 
 fn run(config: Config) -> anyhow::Result<()> {
     let _admission = preflight::admit(&config)?;
-    // The work is in threads of its own; what runs here waits for sockets and timers.
+    // The work is in threads of its own; what runs here waits for sockets and timers. This thread runs the agent's loop; on
+    // a small host one beside it is enough for the rest.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(if processors > 4 { 2 } else { 1 })
         .thread_name("xtcp-io")
         .enable_all()
         .build()?;

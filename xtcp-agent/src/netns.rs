@@ -8,6 +8,9 @@ pub mod discover;
 pub mod enter;
 pub mod filter;
 pub mod handle;
+pub mod label;
+pub mod list;
+pub mod metrics;
 pub mod nsid;
 pub mod registry;
 pub mod watch;
@@ -55,7 +58,7 @@ impl fmt::Display for Door {
         match self {
             Self::Own => f.write_str("own namespace"),
             Self::Handle => f.write_str("nsfs handle"),
-            Self::Mount(path) => write!(f, "{}", path.display()),
+            Self::Mount(path) => f.write_str(&label::printable_path(path)),
             Self::Thread(Thread { pid, tid }) => write!(f, "/proc/{pid}/task/{tid}/ns/net"),
         }
     }
@@ -90,6 +93,8 @@ pub struct Snapshot {
     pub mounts: Vec<Mount>,
     /// Some threads of each namespace; `None` when only mounts were looked at.
     pub threads: Option<Vec<(u32, Thread)>>,
+    /// What the kernel listed, with cookies; empty when only mounts were looked at, and before 6.19.
+    pub listed: Vec<NetnsId>,
 }
 
 /// A file that leads to a network namespace.

@@ -15,6 +15,8 @@ const FD_NSFS_ROOT: c_int = -10003;
 const FILEID_NSFS: c_int = 0xf1;
 /// `_IO(0xb7, 3)` of `linux/nsfs.h`, 4.11.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+/// Number of `listns`, the same on every architecture but alpha and MIPS (`scripts/syscall.tbl`, 6.19).
+const SYS_LISTNS: libc::c_long = 470;
 /// Size of what follows the two leading integers of [`NsfsHandle`] (`NSFS_FILE_HANDLE_SIZE_VER0`).
 const NSFS_HANDLE_BYTES: u32 = 16;
 
@@ -30,6 +32,20 @@ struct NsfsHandle {
 }
 
 const _: () = assert!(size_of::<NsfsHandle>() == 8 + NSFS_HANDLE_BYTES as usize);
+
+/// `struct ns_id_req` (`linux/nsfs.h`, 6.19).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct NsIdRequest {
+    size: u32,
+    spare: u32,
+    ns_id: u64,
+    ns_type: u32,
+    spare2: u32,
+    user_ns_id: u64,
+}
+
+const _: () = assert!(size_of::<NsIdRequest>() == 32);
 
 /// An option of a socket that `getsockopt` only copies out: its value holds no pointer, and reading it changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +167,8 @@ pub fn socket_option(socket: BorrowedFd<'_>, option: PlainOption, buffer: &mut [
     Err(io::Error::last_os_error())
 }
 
-/// Opens the network namespace with this id and inode (6.18: `open_by_handle_at` on nsfs). `ESTALE` when there is
+/// Opens the network namespace with this id and inode (6.18: `open_by_handle_at` on nsfs); since 6.19 an inode of 0 stands
+/// for any. `ESTALE` when there is
 /// none, or (6.19) none that is in use by a process, a descriptor or a mount; `EPERM` without `CAP_SYS_ADMIN` in
 /// its user namespace; `EBADF` before 6.18.
 pub fn open_netns(id: u64, inode: u32) -> io::Result<OwnedFd> {
@@ -172,6 +189,28 @@ pub fn open_netns(id: u64, inode: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel just made this descriptor for us, nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Ids of the network namespaces in use, ascending, those greater than `after`: as many as `ids` holds; returns how many
+/// (`listns`, 6.19). `ENOSYS` before, and on alpha and MIPS, whose number is another.
+pub fn list_netns(after: u64, ids: &mut [u64]) -> io::Result<usize> {
+    if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    let request = NsIdRequest {
+        size: 32,
+        spare: 0,
+        ns_id: after,
+        ns_type: libc::CLONE_NEWNET.cast_unsigned(),
+        spare2: 0,
+        user_ns_id: 0,
+    };
+    // SAFETY: the kernel reads `size` bytes of `request` and writes at most as many integers to `ids` as it is told that
+    // there is room for; both outlive the call. An older kernel has no such number and does nothing.
+    let count = unsafe {
+        libc::syscall(SYS_LISTNS, &raw const request, ids.as_mut_ptr(), ids.len(), 0 as libc::c_uint)
+    };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 /// Id of the namespace behind an nsfs descriptor, out of its file handle (6.18). `None` where nsfs has no handles.

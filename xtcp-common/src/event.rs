@@ -14,8 +14,11 @@ pub mod kind {
     pub const TCP_STATE: u32 = 4;
     /// A TCP socket went to CLOSE: [`TcpClose`](super::TcpClose).
     pub const TCP_CLOSE: u32 = 5;
+    /// A task called `setns` and is in this network namespace now, whether it was before or not:
+    /// [`NetnsEvent`](super::NetnsEvent).
+    pub const NETNS_ENTERED: u32 = 6;
     /// One more than the largest kind; kinds index the per-kind counters.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
 }
 
 /// Which hook saw a namespace event ([`NetnsEvent::hook`]).
@@ -30,6 +33,8 @@ pub mod hook {
     pub const PUT_NET: u32 = 4;
     /// BTF tracepoint `workqueue_execute_start` with `work->func == cleanup_net`.
     pub const CLEANUP_NET: u32 = 5;
+    /// Tracepoint `syscalls:sys_exit_setns`.
+    pub const SETNS: u32 = 6;
 }
 
 /// Bits of [`Task::flags`].
@@ -91,7 +96,8 @@ pub struct Task {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetnsEvent {
-    /// Kind [`kind::NETNS_CREATED`], [`kind::NETNS_DESTROYED`] or [`kind::NETNS_SOME_DESTROYED`].
+    /// Kind [`kind::NETNS_CREATED`], [`kind::NETNS_DESTROYED`], [`kind::NETNS_SOME_DESTROYED`] or
+    /// [`kind::NETNS_ENTERED`].
     pub header: Header,
     /// `net->net_cookie`; 0 where the kernel has none (before 5.12).
     pub netns_cookie: u64,
@@ -101,7 +107,7 @@ pub struct NetnsEvent {
     pub hook: u32,
     /// Creation: with [`hook::FORK`] and [`hook::UNSHARE`] a task inside the namespace; with [`hook::COPY_NET_NS`]
     /// the task that asked for it, which `unshare` will put inside, while of `clone` it is the parent and stays
-    /// outside. Destruction: whoever dropped the last reference, a worker, or in a softirq anybody.
+    /// outside. Destruction: whoever dropped the last reference, a worker, or in a softirq anybody. Entry: who entered.
     pub task: Task,
 }
 

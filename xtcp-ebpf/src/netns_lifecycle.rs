@@ -1,4 +1,4 @@
-//! A network namespace was created or destroyed.
+//! A network namespace was created, entered or destroyed.
 
 use core::ffi::c_void;
 
@@ -61,6 +61,29 @@ fn netns_unshared(ctx: TracePointContext) -> i32 {
     let net = task::netns(current);
     if !net.is_null() {
         report(&ctx, kind::NETNS_CREATED, hook::UNSHARE, net, task::facts(current));
+    }
+    0
+}
+
+/// How the names of the agent's own threads begin that go from namespace to namespace.
+const OWN_VISITORS: &[u8; 10] = b"xtcp-netns";
+
+/// `setns` returned: a namespace that nobody had told of may have been entered, and the task is a way in. Not worth telling
+/// of the agent's own visits, two for each request.
+#[tracepoint(name = "sys_exit_setns", category = "syscalls")]
+fn netns_entered(ctx: TracePointContext) -> i32 {
+    // SAFETY: as in `netns_unshared`.
+    let returned: i64 =
+        unsafe { core::ptr::read_volatile(ctx.as_ptr().byte_add(sys_exit::RET.offset).cast()) };
+    if returned != 0 {
+        return 0;
+    }
+    let Some(current) = task::current() else { return 0 };
+    let facts = task::facts(current);
+    let own = OWN_VISITORS.iter().zip(facts.comm).all(|(name, comm)| *name == comm);
+    let net = task::netns(current);
+    if !own && !net.is_null() {
+        report(&ctx, kind::NETNS_ENTERED, hook::SETNS, net, facts);
     }
     0
 }

@@ -1,6 +1,7 @@
 //! The loop: whatever happens is given to the engine, and what the engine decides is carried out.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,10 @@ use crate::grpc::{PollRequest, RowHub};
 use crate::metrics::Readiness;
 use crate::netns::Snapshot;
 use crate::netns::enter::EnterError;
-use crate::netns::watch::MountWatch;
+use crate::netns::label::printable_path;
+use crate::netns::metrics::DiscoveryMetrics;
+use crate::netns::nsid::{Notices, Nsids, Told};
+use crate::netns::watch::{Hint, MountWatch};
 
 /// A namespace is made before it is mounted: mounts are looked at this long after a hint, and once more.
 const MOUNT_DELAYS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
@@ -34,11 +38,17 @@ pub(super) struct Means {
     pub(super) batches: Option<mpsc::Receiver<EventBatch>>,
     pub(super) polls: mpsc::Receiver<PollRequest>,
     pub(super) watch: MountWatch,
+    /// What rtnetlink tells of ids of namespaces; none when it tells no more.
+    pub(super) notices: Option<Notices>,
+    pub(super) nsids: Nsids,
+    /// A kernel event tells of every end.
+    pub(super) tells_ends: bool,
     pub(super) scout: Scout,
     pub(super) looks: mpsc::Receiver<Found>,
     pub(super) drain: Option<DrainHandle>,
     pub(super) control: Option<Control>,
     pub(super) ebpf_metrics: EbpfMetrics,
+    pub(super) discovery_metrics: DiscoveryMetrics,
     pub(super) readiness: Readiness,
     pub(super) events: EventHub,
     pub(super) rows: RowHub,
@@ -76,7 +86,8 @@ enum Input {
     Done(Done),
     Found(Found),
     Poll(PollRequest),
-    Mounts,
+    Mounts(Hint),
+    Nsid(io::Result<Told>),
     Due,
     EverySecond,
     Reconcile,
@@ -117,7 +128,8 @@ impl Driver {
                 done = means.done.recv() => done.map_or(Input::End, Input::Done),
                 Some(found) = means.looks.recv() => Input::Found(found),
                 Some(poll) = means.polls.recv() => Input::Poll(poll),
-                Ok(()) = means.watch.changed() => Input::Mounts,
+                Ok(hint) = means.watch.changed() => Input::Mounts(hint),
+                told = next_notice(&mut means.notices) => Input::Nsid(told),
                 _ = every_second.tick() => Input::EverySecond,
                 _ = reconcile.tick() => Input::Reconcile,
                 () = sleep_until(due) => Input::Due,
@@ -132,7 +144,8 @@ impl Driver {
 
     fn take(&mut self, input: Input) {
         let now = clock::ktime_ns();
-        let engine = &mut self.means.engine;
+        let means = &mut self.means;
+        let engine = &mut means.engine;
         match input {
             Input::Events(batch) => {
                 engine.on_events(now, &batch);
@@ -150,18 +163,38 @@ impl Driver {
             // An event says more of a newcomer than a look does (cookie, creator), and it was in the ring buffer before
             // the look saw anything.
             Input::Found(Found::Snapshot(snapshot)) => {
-                self.held.push_back((Instant::now() + self.means.settle, snapshot));
+                self.held.push_back((Instant::now() + means.settle, snapshot));
             }
             Input::Found(Found::Alive(asked, answers)) => engine.on_alive(now, asked, &answers),
             Input::Poll(request) => {
                 // A client that is gone does not need its number.
                 let _ = request.reply.send(engine.poll_requested());
             }
-            Input::Mounts => self.look_at_mounts_soon(),
+            Input::Mounts(hint) => {
+                means.discovery_metrics.folder_hint(hint == Hint::Overflow);
+                match hint {
+                    Hint::Mounts => self.look_at_mounts_soon(),
+                    Hint::Overflow => engine.want_look(true),
+                }
+            }
+            Input::Nsid(Ok(told)) => {
+                means.discovery_metrics.nsid_hint(told == Told::Missed);
+                match (told, means.nsids.heard(told)) {
+                    (_, Some(ended)) => engine.ended(now, ended),
+                    // Of whom only a kernel event would tell.
+                    (Told::Released(_) | Told::Missed, None) if !means.tells_ends => engine.somebody_ended(),
+                    (Told::Released(_) | Told::Missed | Told::Assigned(_), None) => {}
+                }
+            }
+            Input::Nsid(Err(error)) => {
+                tracing::warn!(%error, "rtnetlink tells no more of namespaces: the next reconcile does");
+                means.notices = None;
+            }
             Input::EverySecond => self.every_second(),
             Input::Reconcile => {
-                for (folder, error) in self.means.watch.rewatch() {
-                    tracing::debug!(folder = %folder.display(), %error, "mounts here are only found by reconciling");
+                for (folder, error) in means.watch.rewatch() {
+                    let folder = printable_path(&folder);
+                    tracing::debug!(%folder, %error, "mounts here are only found by reconciling");
                 }
                 engine.want_look(true);
             }
@@ -181,6 +214,7 @@ impl Driver {
         {
             self.means.engine.on_look(now, &snapshot);
             self.looked |= snapshot.threads.is_some();
+            self.means.engine.report();
         }
         let means = &mut self.means;
         means.events.publish(&means.engine.take_events());
@@ -217,6 +251,8 @@ impl Driver {
         self.wants.add(wants);
         if self.mount_looks.first().is_some_and(|at| *at <= reached) {
             self.mount_looks.retain(|at| *at > reached);
+            // A folder may have been mounted over one that is watched.
+            self.means.watch.rewatch();
             self.wants.mounts = true;
         }
         if self.wants != Wants::default()
@@ -326,6 +362,14 @@ fn dispatch(threads: &[WorkerHandle], idle: &mut Vec<usize>, job: Job) -> Option
     let refused = thread.jobs.try_send(job).err()?;
     tracing::error!(worker, "a worker takes no jobs any more");
     Some(refused.into_inner())
+}
+
+/// The next notice; never, when nobody listens for it.
+async fn next_notice(notices: &mut Option<Notices>) -> io::Result<Told> {
+    match notices {
+        Some(notices) => notices.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next batch; never, when there are no kernel events.

@@ -7,11 +7,13 @@ use crate::ebpf::EbpfMetrics;
 use crate::engine::EngineMetrics;
 use crate::event_sink::SinkMetrics;
 use crate::grpc::GrpcMetrics;
+use crate::netns::metrics::DiscoveryMetrics;
 use crate::{destination, envelope};
 
 /// The metrics of every part.
 pub(super) struct Meters {
     pub(super) ebpf: EbpfMetrics,
+    pub(super) discovery: DiscoveryMetrics,
     pub(super) engine: EngineMetrics,
     pub(super) collector: CollectorMetrics,
     pub(super) envelope: envelope::Metrics,
@@ -25,6 +27,7 @@ impl Meters {
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
             ebpf: EbpfMetrics::register(registry)?,
+            discovery: DiscoveryMetrics::register(registry)?,
             engine: EngineMetrics::register(registry)?,
             collector: CollectorMetrics::register(registry)?,
             envelope: envelope::Metrics::register(registry)?,

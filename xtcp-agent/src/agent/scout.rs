@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::engine::Wants;
-use crate::netns::discover::Discovery;
+use crate::netns::discover::{Discovery, Scan};
 use crate::netns::handle::Handles;
+use crate::netns::metrics::DiscoveryMetrics;
 use crate::netns::registry::Source;
 use crate::netns::{NetnsId, Snapshot};
 
@@ -32,13 +33,17 @@ pub(super) struct Scout {
 }
 
 impl Scout {
-    pub(super) fn spawn(discovery: Discovery, handles: Handles) -> io::Result<(Self, mpsc::Receiver<Found>)> {
+    pub(super) fn spawn(
+        mut discovery: Discovery,
+        handles: Handles,
+        metrics: DiscoveryMetrics,
+    ) -> io::Result<(Self, mpsc::Receiver<Found>)> {
         let (wants, asked) = sync_channel::<Wants>(1);
         let (found_to, found) = mpsc::channel(4);
         let thread = thread::Builder::new().name("xtcp-scout".to_owned()).spawn(move || {
-            let mut due = Due::default();
+            let mut due = Due { walk: Wants::default(), not_before: None, named: false, metrics };
             while let Some(wants) = due.next(&asked) {
-                if due.take(&wants, &discovery, handles, &found_to).is_none() {
+                if due.take(&wants, &mut discovery, handles, &found_to).is_none() {
                     return;
                 }
             }
@@ -64,10 +69,12 @@ impl Scout {
 }
 
 /// Walks over the host that are wanted but have to wait. Who lives is asked at once, also meanwhile.
-#[derive(Default)]
 struct Due {
     walk: Wants,
     not_before: Option<Instant>,
+    /// What a look could not see was named once; from then on it is counted.
+    named: bool,
+    metrics: DiscoveryMetrics,
 }
 
 impl Due {
@@ -88,7 +95,7 @@ impl Due {
     fn take(
         &mut self,
         wants: &Wants,
-        discovery: &Discovery,
+        discovery: &mut Discovery,
         handles: Handles,
         to: &mpsc::Sender<Found>,
     ) -> Option<()> {
@@ -108,20 +115,38 @@ impl Due {
         if everything {
             match discovery.scan() {
                 Ok((snapshot, scan)) => {
-                    if scan.denied > 0 || scan.failed > 0 {
-                        tracing::debug!(?scan, "a look at the host was not complete");
-                    }
+                    self.say(true, &scan);
                     to.blocking_send(Found::Snapshot(snapshot)).ok()?;
                 }
                 Err(error) => tracing::warn!(%error, "network namespaces of processes are not seen"),
             }
         } else if mounts {
-            to.blocking_send(Found::Snapshot(discovery.scan_mounts().0)).ok()?;
+            let (snapshot, scan) = discovery.scan_mounts();
+            self.say(false, &scan);
+            to.blocking_send(Found::Snapshot(snapshot)).ok()?;
         }
         if everything || mounts {
             tracing::trace!(took = ?began.elapsed(), "looked at the host");
             self.not_before = Some(Instant::now() + (began.elapsed() * REST).min(Duration::from_secs(1)));
         }
         Some(())
+    }
+
+    /// Counts what a look could not see; names the first of it once.
+    fn say(&mut self, everything: bool, scan: &Scan) {
+        self.metrics.looked(everything, scan);
+        let Some(example) = &scan.example else { return };
+        let (denied, failed) = (scan.denied, scan.failed);
+        if std::mem::replace(&mut self.named, true) {
+            tracing::debug!(denied, failed, %example, "a look at the host was not complete");
+        } else {
+            tracing::warn!(
+                denied,
+                failed,
+                %example,
+                "not all of this host can be looked at, so that network namespaces may be missed; from here on \
+                 xtcp_netns_look_problems_total counts"
+            );
+        }
     }
 }

@@ -17,9 +17,11 @@ use crate::selection::SocketFilter;
 pub struct Netns {
     /// Folder whose bind mounts are named namespaces; repeatable.
     ///
-    /// One that does not exist yet is watched for.
+    /// One that does not exist yet is watched for. By default those of iproute2, podman, CRI-O and containerd (/run/netns and
+    /// /var/run/netns, as a rule the same), of Docker, and of containerd where netns_mounts_under_state_dir is set.
     #[arg(id = "netns-dir", long = "netns-dir", value_name = "FOLDER", value_delimiter = ',',
-          default_values = ["/run/netns", "/run/docker/netns"])]
+          default_values = ["/run/netns", "/var/run/netns", "/run/docker/netns",
+                            "/run/containerd/io.containerd.grpc.v1.cri/netns"])]
     pub dirs: Vec<PathBuf>,
 
     /// Threads that enter namespaces and ask there: 1 to 64. Default: as many as processors, at most 4.

@@ -29,6 +29,8 @@ pub(super) fn attach(ebpf: &mut Ebpf, btf: Option<&Btf>, info: &RungInfo) -> Res
             .and_then(|()| tracepoint(program, "sock", "inet_sock_set_state")),
         Rung::Unshare => tracefs::check_layout("syscalls", "sys_exit_unshare", sys_exit::FIELDS)
             .and_then(|()| tracepoint(program, "syscalls", "sys_exit_unshare")),
+        Rung::Setns => tracefs::check_layout("syscalls", "sys_exit_setns", sys_exit::FIELDS)
+            .and_then(|()| tracepoint(program, "syscalls", "sys_exit_setns")),
         Rung::TcpStateBtf
         | Rung::CopyNetNs
         | Rung::Fork

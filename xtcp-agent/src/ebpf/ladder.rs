@@ -75,6 +75,15 @@ const LADDER: &[RungInfo] = &[
         hook: "tp_btf/workqueue_execute_start",
         lacks: "which namespace died",
     },
+    RungInfo {
+        fact: Fact::NetnsEntered,
+        rung: Rung::Setns,
+        step: 0,
+        companion: false,
+        program: "netns_entered",
+        hook: "tracepoint/syscalls/sys_exit_setns",
+        lacks: "",
+    },
 ];
 
 /// Every rung of every fact's ladder, best first within a fact.
@@ -98,7 +107,7 @@ mod tests {
 
     #[test]
     fn every_fact_has_a_first_step_and_no_gap() {
-        for fact in [Fact::TcpState, Fact::NetnsCreated, Fact::NetnsDestroyed] {
+        for fact in [Fact::TcpState, Fact::NetnsCreated, Fact::NetnsDestroyed, Fact::NetnsEntered] {
             let last = LADDER.iter().filter(|row| row.fact == fact).map(|row| row.step).max();
             let last = last.expect("a fact without any rung");
             assert!((0..=last).all(|at| step(fact, at).next().is_some()), "{fact:?} has a gap");

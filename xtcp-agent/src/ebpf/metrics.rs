@@ -71,6 +71,7 @@ impl EbpfMetrics {
             (kind::NETNS_CREATED, "netns_created"),
             (kind::NETNS_DESTROYED, "netns_destroyed"),
             (kind::NETNS_SOME_DESTROYED, "netns_some_destroyed"),
+            (kind::NETNS_ENTERED, "netns_entered"),
             (kind::TCP_STATE, "tcp_state"),
             (kind::TCP_CLOSE, "tcp_close"),
         ] {

@@ -26,7 +26,7 @@ const fn needs(rung: Rung) -> &'static [&'static str] {
         Rung::TcpStateBtf => &["OFF_SK_FAMILY", "OFF_SK_PROTOCOL", "OFF_SK_NET", "OFF_NET_INUM"],
         Rung::TcpStateClassic => &[],
         Rung::CopyNetNs | Rung::PutNet => &["OFF_NET_INUM"],
-        Rung::Fork | Rung::Unshare => &["OFF_TASK_NSPROXY", "OFF_NSPROXY_NET", "OFF_NET_INUM"],
+        Rung::Fork | Rung::Unshare | Rung::Setns => &["OFF_TASK_NSPROXY", "OFF_NSPROXY_NET", "OFF_NET_INUM"],
         Rung::NetnsPut => &["OFF_NET_INUM", "OFF_NS_INUM", "OFF_NET_COUNT"],
         Rung::CleanupNet => &["OFF_WORK_FUNC"],
     }
@@ -91,7 +91,7 @@ impl Kernel {
         }
         match rung {
             Rung::CleanupNet => self.cleanup_net.as_ref().map(|_| ()).map_err(Clone::clone),
-            Rung::Unshare if self.task_btf == 0 => {
+            Rung::Unshare | Rung::Setns if self.task_btf == 0 => {
                 Err("needs bpf_get_current_task_btf (Linux 5.11)".to_owned())
             }
             _ => Ok(()),

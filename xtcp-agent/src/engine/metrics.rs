@@ -19,6 +19,7 @@ pub struct EngineMetrics {
     malformed_events: IntCounter,
     netns: IntGauge,
     netns_excluded: IntGauge,
+    netns_unreachable: IntGauge,
     netns_surprises: IntCounterVec,
     connections: IntGauge,
     connections_evicted: IntCounter,
@@ -77,6 +78,10 @@ impl EngineMetrics {
             )?,
             netns: gauge("xtcp_netns", "Network namespaces known.")?,
             netns_excluded: gauge("xtcp_netns_excluded", "Network namespaces left out by name or inode.")?,
+            netns_unreachable: gauge(
+                "xtcp_netns_unreachable",
+                "Network namespaces known that nothing leads into: no mount, no thread, no usable file handle.",
+            )?,
             netns_surprises: counter(
                 "xtcp_netns_surprises_total",
                 "What went otherwise than told: stale (told of a dead one), replaced (its inode came back \
@@ -146,10 +151,11 @@ impl EngineMetrics {
         connections: &Connections,
         scheduler: &Scheduler,
         clock: &Clock,
-        excluded: usize,
+        (handles, excluded): (bool, usize),
     ) {
         self.netns.set(gauge(registry.iter().len() as u64));
         self.netns_excluded.set(gauge(excluded as u64));
+        self.netns_unreachable.set(gauge(registry.unreachable(handles).count() as u64));
         let counts = registry.counts();
         for (what, count) in [
             ("stale", counts.stale),

@@ -13,6 +13,8 @@ pub(super) fn source(source: Source) -> NetnsSource {
         Source::Reconcile => NetnsSource::Reconcile,
         Source::Socket => NetnsSource::Socket,
         Source::Entry => NetnsSource::Entry,
+        Source::Setns => NetnsSource::Setns,
+        Source::Nsid => NetnsSource::Nsid,
     }
 }
 

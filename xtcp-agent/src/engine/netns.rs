@@ -13,10 +13,7 @@ impl Engine {
     pub(super) fn netns_created(&mut self, now: u64, seen: &NetnsEvent) {
         let id = NetnsId { inode: seen.netns_inode, cookie: seen.netns_cookie };
         let ktime_ns = seen.header.ktime_ns;
-        let creator = (seen.task.tgid != 0).then(|| Creator {
-            thread: Thread { pid: seen.task.tgid, tid: seen.task.tid },
-            comm: names::comm(&seen.task.comm),
-        });
+        let creator = task_of(seen);
         let registry = &mut self.parts.registry;
         let changes = match seen.hook {
             hook::COPY_NET_NS => registry.created(id, ktime_ns, Source::KernelFunction, creator),
@@ -25,6 +22,16 @@ impl Engine {
             _ => registry.created(id, ktime_ns, Source::Process, creator),
         };
         self.apply(now, changes);
+    }
+
+    /// A task entered a namespace: one that could not be entered before has a door now.
+    pub(super) fn netns_entered(&mut self, now: u64, seen: &NetnsEvent) {
+        let id = NetnsId { inode: seen.netns_inode, cookie: seen.netns_cookie };
+        let changes = self.parts.registry.entered(id, seen.header.ktime_ns, task_of(seen));
+        self.apply(now, changes);
+        if self.to_retry.remove(&id.inode) {
+            self.parts.scheduler.uncertain(now, id.inode, 0);
+        }
     }
 
     pub(super) fn not_entered(
@@ -127,4 +134,12 @@ impl Engine {
         self.parts.connections.forget_netns(inode);
         self.include(now, inode, true);
     }
+}
+
+/// The task of an event, where it has one.
+fn task_of(seen: &NetnsEvent) -> Option<Creator> {
+    (seen.task.tgid != 0).then(|| Creator {
+        thread: Thread { pid: seen.task.tgid, tid: seen.task.tid },
+        comm: names::comm(&seen.task.comm),
+    })
 }

@@ -38,6 +38,7 @@ fn filtered(include: &[&str], exclude: &[&str]) -> Engine {
         look_up_established: true,
         look_up_listeners: true,
         directory: Directory::detached(),
+        handles: true,
         metrics: EngineMetrics::register(&prometheus::Registry::new()).unwrap(),
     });
     engine.on_look(0, &look(&[]));
@@ -59,7 +60,7 @@ fn look(mounts: &[(&str, NetnsId)]) -> Snapshot {
             inode: id.inode,
         })
         .collect();
-    Snapshot { began_ktime_ns: 1, ended_ktime_ns: 2, mounts, threads: Some(Vec::new()) }
+    Snapshot { began_ktime_ns: 1, ended_ktime_ns: 2, mounts, threads: Some(Vec::new()), listed: Vec::new() }
 }
 
 fn done(job: &Job, found: Result<NetnsId, EnterError>) -> Done {

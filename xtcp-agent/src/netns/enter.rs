@@ -8,7 +8,7 @@ use std::path::Path;
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sched::CloneFlags;
 use nix::sys::stat::{FileStat, Mode, fstat};
 
@@ -187,7 +187,14 @@ fn go(namespace: BorrowedFd<'_>) -> nix::Result<()> {
 /// `O_NONBLOCK`, because a directory of the operator's choice may hold a pipe.
 fn open_path(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    Ok(open(path, flags, Mode::empty())?)
+    match (open(path, flags, Mode::empty()), path.parent(), path.file_name()) {
+        // Its folder was given by a path that is just not too long.
+        (Err(Errno::ENAMETOOLONG), Some(folder), Some(name)) => {
+            let folder = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+            Ok(openat(folder, name, flags, Mode::empty())?)
+        }
+        (opened, ..) => Ok(opened?),
+    }
 }
 
 /// Inodes of namespaces are 32 bits wide (`proc_alloc_inum`).

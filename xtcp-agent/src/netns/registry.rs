@@ -36,6 +36,31 @@ pub struct Counts {
     pub late_creations: u64,
 }
 
+/// What a look found of one namespace.
+#[derive(Default)]
+struct Found {
+    /// 0 unless the kernel listed it.
+    cookie: u64,
+    mounts: Vec<PathBuf>,
+    threads: Vec<Thread>,
+}
+
+impl Found {
+    fn all(snapshot: &Snapshot) -> BTreeMap<u32, Self> {
+        let mut found: BTreeMap<u32, Self> = BTreeMap::new();
+        for mount in &snapshot.mounts {
+            found.entry(mount.inode).or_default().mounts.push(mount.path.clone());
+        }
+        for (inode, thread) in snapshot.threads.iter().flatten() {
+            found.entry(*inode).or_default().threads.push(*thread);
+        }
+        for id in &snapshot.listed {
+            found.entry(id.inode).or_default().cookie = id.cookie;
+        }
+        found
+    }
+}
+
 /// Every known namespace.
 #[derive(Debug)]
 pub struct Registry {
@@ -147,6 +172,12 @@ impl Registry {
         vec![Change::Destroyed { netns, at_ktime_ns, source, lifetime_ns: None }]
     }
 
+    /// A task entered this namespace, so it was alive; the task is a door until the next look.
+    pub fn entered(&mut self, id: NetnsId, at_ktime_ns: u64, visitor: Option<Creator>) -> Vec<Change> {
+        let add = |entry: &mut Entry| entry.add_creator(visitor.as_ref());
+        self.alive_at(id, Sight::at(at_ktime_ns), Source::Setns, add)
+    }
+
     /// A socket event came from this namespace, so it was alive. Cheap: called for every event.
     pub fn seen(&mut self, id: NetnsId, at_ktime_ns: u64) -> Vec<Change> {
         self.alive_at(id, Sight::at(at_ktime_ns), Source::Socket, |_| ())
@@ -202,13 +233,7 @@ impl Registry {
     /// Takes in a look at the host. A full one (with threads) makes those count a miss that it found no trace of.
     /// The first full one only makes known who was there before the agent: nobody in it is new.
     pub fn apply(&mut self, snapshot: &Snapshot) -> Vec<Change> {
-        let mut found: BTreeMap<u32, (Vec<PathBuf>, Vec<Thread>)> = BTreeMap::new();
-        for mount in &snapshot.mounts {
-            found.entry(mount.inode).or_default().0.push(mount.path.clone());
-        }
-        for (inode, thread) in snapshot.threads.iter().flatten() {
-            found.entry(*inode).or_default().1.push(*thread);
-        }
+        let found = Found::all(snapshot);
         let full = snapshot.threads.is_some();
         let mut changes = Vec::new();
         let lost = self.miss(snapshot, &found, &mut changes);
@@ -217,8 +242,8 @@ impl Registry {
             changes.extend(self.remove(inode, snapshot.ended_ktime_ns, Source::Reconcile));
         }
         let sight = Sight { from: snapshot.began_ktime_ns, by: snapshot.ended_ktime_ns };
-        for (inode, (mounts, threads)) in found {
-            let id = NetnsId { inode, cookie: 0 };
+        for (inode, Found { cookie, mounts, threads }) in found {
+            let id = NetnsId { inode, cookie };
             let mut renamed = None;
             let created = self.alive_at(id, sight, Source::Reconcile, |entry| {
                 renamed = entry.set_doors(mounts, full.then_some(threads));
@@ -230,6 +255,13 @@ impl Registry {
         self.started |= full;
         self.graves.forget(snapshot.began_ktime_ns);
         changes
+    }
+
+    /// Namespaces that nothing is known to lead into, by what the kernel and the looks told: held by a descriptor or a
+    /// socket alone. With `handles` one whose cookie is known can be entered all the same.
+    pub fn unreachable(&self, handles: bool) -> impl Iterator<Item = &Entry> {
+        let opens = move |entry: &Entry| handles && entry.id.cookie != 0;
+        self.entries.values().filter(move |entry| !entry.has_door() && !opens(entry))
     }
 
     /// Takes the doors of those that a look did not find, and returns who exhausted all patience.

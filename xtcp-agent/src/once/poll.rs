@@ -21,6 +21,7 @@ use crate::netns::discover::{DiscoverError, Discovery, Scan};
 use crate::netns::enter::{self, EnterError};
 use crate::netns::filter::{FilterError, NetnsFilter};
 use crate::netns::handle::Handles;
+use crate::netns::list::Listing;
 use crate::netns::registry::Registry;
 use crate::netns::{NetnsId, Snapshot};
 use crate::record::builder::Builder;
@@ -98,14 +99,15 @@ pub(super) fn poll(
     let host = host(&config.identity).map_err(system("read the boot id"))?;
     let clock = Arc::new(Clock::new().map_err(|e| system("read the clocks")(e.into()))?);
     let own = enter::current().map_err(system("identify the own network namespace"))?;
-    let discovery = Discovery::new(config.netns.dirs.clone())?;
+    let handles = Handles::probe();
+    let mut discovery = Discovery::new(config.netns.dirs.clone(), Listing::probe(handles))?;
     let shared = Shared {
         settings: Arc::new(questions(config, own)),
         builder: Builder::new(host.clone(), kernel_version()),
         clock: Arc::clone(&clock),
         counter: Arc::new(AtomicU64::new(0)),
         metrics: CollectorMetrics::register(&registry)?,
-        handles: Handles::probe(),
+        handles,
         tap,
     };
     let now = clock::ktime_ns();
@@ -124,6 +126,7 @@ pub(super) fn poll(
         look_up_established: config.poll.states().contains(State::Established),
         look_up_listeners: config.poll.states().contains(State::Listen),
         directory: crate::workload::Directory::detached(),
+        handles: handles != Handles::Unsupported,
         metrics: EngineMetrics::register(&registry)?,
     });
     let (snapshot, scan) = discovery.scan()?;
@@ -144,7 +147,7 @@ pub(super) fn poll(
         }
     }
     polled?;
-    judge(&visits, &config.netns.include, scan, &discovery)
+    judge(&visits, &config.netns.include, &scan, &mut discovery)
 }
 
 /// What is known of a namespace that was to be visited.
@@ -214,8 +217,8 @@ impl Crew {
 fn judge(
     visits: &BTreeMap<u32, Visit>,
     include: &[String],
-    scan: Scan,
-    discovery: &Discovery,
+    scan: &Scan,
+    discovery: &mut Discovery,
 ) -> Result<Outcome, PollError> {
     let mut missed = Vec::new();
     let mut visited = 0;
@@ -257,5 +260,6 @@ fn judge(
 
 fn shows(snapshot: &Snapshot, inode: u32) -> bool {
     let threads = snapshot.threads.iter().flatten().map(|(inode, _)| *inode);
-    snapshot.mounts.iter().map(|mount| mount.inode).chain(threads).any(|seen| seen == inode)
+    let listed = snapshot.listed.iter().map(|id| id.inode);
+    snapshot.mounts.iter().map(|mount| mount.inode).chain(threads).chain(listed).any(|seen| seen == inode)
 }

@@ -170,6 +170,7 @@ fn about_ladder(facts: &Facts, mode: EbpfMode, ladder: &Ladder) -> Option<Findin
             Fact::TcpState => "connections that live between two polls are not seen",
             Fact::NetnsCreated => "a new namespace waits for the next scan (--reconcile-frequency)",
             Fact::NetnsDestroyed => "the end of a namespace is noticed at the next poll of it",
+            Fact::NetnsEntered => "a namespace that only a socket holds stays shut when somebody enters it",
         };
         let fatal = is_tcp && mode == EbpfMode::Require;
         return Some(Finding {

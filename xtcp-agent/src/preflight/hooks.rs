@@ -165,6 +165,7 @@ pub(super) const fn fact_name(fact: Fact) -> &'static str {
         Fact::TcpState => "tcp state changed",
         Fact::NetnsCreated => "netns created",
         Fact::NetnsDestroyed => "netns destroyed",
+        Fact::NetnsEntered => "netns entered",
     }
 }
 

@@ -19,6 +19,10 @@ pub enum Source {
     Socket,
     /// An entry found another namespace than expected.
     Entry,
+    /// An eBPF program on `setns`, by which somebody entered a namespace that nothing had announced.
+    Setns,
+    /// rtnetlink (`RTM_DELNSID`), and asking for each where it did not say for whom.
+    Nsid,
 }
 
 /// Who was first inside a new namespace.

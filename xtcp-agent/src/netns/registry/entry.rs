@@ -1,11 +1,11 @@
 //! One known namespace.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Change, Creator, Netns, Source};
+use crate::netns::label::printable;
 use crate::netns::{Door, NetnsId, Target, Thread};
 
 /// Threads kept as doors; the first that still exists is used.
@@ -89,6 +89,11 @@ impl Entry {
         let mounts = self.mounts.iter().cloned().map(Door::Mount);
         let threads = self.threads.iter().copied().map(Door::Thread);
         Target { id: self.id, doors: handle.into_iter().chain(mounts).chain(threads).collect() }
+    }
+
+    /// Whether anything but its handle leads into it.
+    pub fn has_door(&self) -> bool {
+        self.own || !self.mounts.is_empty() || !self.threads.is_empty()
     }
 
     /// Whether a creation at this time is this namespace's own, told after it was found otherwise. By cookie where
@@ -214,12 +219,7 @@ pub(super) fn display_name(inode: u32) -> Arc<str> {
     format!("netns:[{inode}]").into()
 }
 
-/// Base name of a mount, fit for a line of text: what is not UTF-8 is replaced, control characters are escaped.
+/// Base name of a mount, as text in one line.
 fn mount_name(path: &Path) -> Option<String> {
-    let name = String::from_utf8_lossy(path.file_name().map(OsStr::as_bytes)?);
-    let mut text = String::with_capacity(name.len());
-    for c in name.chars() {
-        if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
-    }
-    Some(text)
+    path.file_name().map(|name| printable(name.as_bytes()))
 }

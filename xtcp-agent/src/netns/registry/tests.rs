@@ -15,13 +15,13 @@ fn id(inode: u32, cookie: u64) -> NetnsId {
 
 fn look(began: u64, ended: u64, inodes: &[u32]) -> Snapshot {
     let threads = inodes.iter().map(|&inode| (inode, Thread { pid: inode, tid: inode })).collect();
-    Snapshot { began_ktime_ns: began, ended_ktime_ns: ended, mounts: Vec::new(), threads: Some(threads) }
+    Snapshot { began_ktime_ns: began, ended_ktime_ns: ended, threads: Some(threads), ..Snapshot::default() }
 }
 
 fn mounts(began: u64, mounts: &[(&str, u32)]) -> Snapshot {
     let mounts =
         mounts.iter().map(|(path, inode)| Mount { path: path.into(), device: 4, inode: *inode }).collect();
-    Snapshot { began_ktime_ns: began, ended_ktime_ns: began + 1, mounts, threads: None }
+    Snapshot { began_ktime_ns: began, ended_ktime_ns: began + 1, mounts, ..Snapshot::default() }
 }
 
 /// A registry after its first look, which found these.
@@ -290,7 +290,7 @@ fn names_are_fit_for_a_line_of_text() {
     let mut snapshot = mounts(200, &[("", 7)]);
     snapshot.mounts[0].path = path.into();
     registry.apply(&snapshot);
-    assert_eq!(&*registry.get(7).unwrap().name, "a\\nb\u{fffd}");
+    assert_eq!(&*registry.get(7).unwrap().name, "a\\nb\\xff");
 }
 
 #[test]
@@ -363,4 +363,51 @@ fn an_end_is_told_by_the_name_that_its_mount_gave() {
     assert_eq!(&*registry.get(7).unwrap().name, "netns:[7]");
     let ended = registry.destroyed(id(7, 70), 400, KERNEL);
     assert!(matches!(&ended[..], [Change::Destroyed { netns, .. }] if &*netns.name == "blue"), "{ended:?}");
+}
+
+#[test]
+fn a_task_that_enters_makes_known_a_namespace_that_nobody_told_of_and_is_a_door() {
+    let mut registry = started(&[]);
+    assert_eq!(told(registry.entered(id(7, 70), 100, Some(creator(5)))), ["+7/70"]);
+    assert_eq!(registry.get(7).unwrap().source, Some(Source::Setns));
+    assert_eq!(registry.target(7).unwrap().doors, [Door::Handle, Door::Thread(Thread { pid: 5, tid: 5 })]);
+    assert_eq!(told(registry.entered(id(7, 70), 200, Some(creator(6)))), [""; 0]);
+    assert_eq!(told(registry.destroyed(id(7, 70), 300, KERNEL)), ["-7/70"]);
+    assert_eq!(told(registry.entered(id(7, 70), 250, Some(creator(6)))), [""; 0], "told after its end");
+}
+
+#[test]
+fn a_namespace_that_nothing_leads_into_is_counted_as_unreachable() {
+    let mut registry = started(&[7]);
+    registry.created(id(8, 80), 100, KERNEL, None);
+    registry.seen(id(9, 0), 100);
+    let count = |registry: &Registry, handles| registry.unreachable(handles).count();
+    assert_eq!((count(&registry, true), count(&registry, false)), (1, 2));
+    registry.apply(&mounts(200, &[("/run/netns/blue", 9)]));
+    assert_eq!((count(&registry, true), count(&registry, false)), (0, 1));
+}
+
+#[test]
+fn what_the_kernel_lists_comes_with_its_cookie() {
+    let mut registry = started(&[7]);
+    let listed = vec![id(7, 70), id(8, 80)];
+    let snapshot = Snapshot {
+        began_ktime_ns: 100,
+        ended_ktime_ns: 110,
+        listed,
+        threads: Some(Vec::new()),
+        mounts: Vec::new(),
+    };
+    assert_eq!(told(registry.apply(&snapshot)), ["+8/80"]);
+    assert_eq!((registry.get(7).unwrap().id, registry.untraced().count()), (id(7, 70), 0));
+    // Another cookie under the same inode is another namespace.
+    let listed = vec![id(7, 71), id(8, 80)];
+    let snapshot = Snapshot {
+        began_ktime_ns: 200,
+        ended_ktime_ns: 210,
+        listed,
+        threads: Some(Vec::new()),
+        mounts: Vec::new(),
+    };
+    assert_eq!(told(registry.apply(&snapshot)), ["-7/70", "+7/71"]);
 }
