@@ -9,6 +9,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, Resolved, Source, Surroundings};
+use crate::load::{self, LoadOptions};
 use crate::offline::{self, DecodeOptions};
 use crate::once::{self, CaptureOptions, DumpOptions};
 
@@ -60,6 +61,8 @@ pub enum Task {
     Dump(DumpOptions),
     /// Poll once and keep what passes.
     Capture(CaptureOptions),
+    /// Make namespaces and connections.
+    Load(LoadOptions),
 }
 
 /// A command line that was understood; its settings may still be wrong.
@@ -126,6 +129,7 @@ pub fn command() -> Command {
         .subcommand(offline::command())
         .subcommand(once::dump_command())
         .subcommand(once::capture_command())
+        .subcommand(load::command())
 }
 
 /// Understands this process's command line, environment and settings file.
@@ -148,6 +152,7 @@ pub fn parse_from(args: Vec<OsString>, around: &Surroundings<'_>) -> Result<Invo
                 Some(("decode", decode)) => DecodeOptions::from_arg_matches(decode).map(Task::Decode),
                 Some(("dump", dump)) => DumpOptions::from_arg_matches(dump).map(Task::Dump),
                 Some(("capture", capture)) => CaptureOptions::from_arg_matches(capture).map(Task::Capture),
+                Some(("load", load)) => LoadOptions::from_arg_matches(load).map(Task::Load),
                 _ => Ok(Task::Run),
             };
             let task = task.map_err(|e| Stop::Invalid(ConfigErrors(vec![config::structural(&e)])))?;
@@ -229,6 +234,13 @@ pub(crate) mod tests {
     fn help_of_dump_and_capture_is_as_blessed() {
         assert_golden("help-dump.txt", &help(&["dump", "--help"]));
         assert_golden("help-capture.txt", &help(&["capture", "--help"]));
+    }
+
+    #[test]
+    fn help_of_load_is_as_blessed() {
+        assert_golden("help-load.txt", &help(&["load", "--help"]));
+        assert_golden("help-load-netns.txt", &help(&["load", "netns", "--help"]));
+        assert_golden("help-load-tcp.txt", &help(&["load", "tcp", "--help"]));
     }
 
     #[test]

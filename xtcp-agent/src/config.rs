@@ -27,6 +27,7 @@ pub use output::{Envelope, Events, Records};
 pub use poll::{Lookup, Poll};
 pub use sample::default_file_text;
 pub use service::{Identity, Listen, Log, Program};
+pub(crate) use value::duration;
 pub use value::{EbpfMode, LogFormat, OwnConnections, format_bytes};
 
 /// File that is read when `--config` names none.

@@ -15,6 +15,7 @@ pub mod envelope;
 pub mod event;
 pub mod event_sink;
 pub mod grpc;
+pub mod load;
 pub mod logging;
 pub mod marshaller;
 pub mod metrics;

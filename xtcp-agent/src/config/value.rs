@@ -17,7 +17,7 @@ use crate::marshaller::{self, Marshaller};
 use crate::netns::filter::NetnsFilter;
 
 /// A duration in words such as `10s`, `1m 30s` or `500us`, from `min` to `max`.
-pub(super) fn duration(
+pub(crate) fn duration(
     min: Duration,
     max: Duration,
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {

@@ -166,6 +166,12 @@ pub fn current() -> io::Result<NetnsId> {
     Ok(NetnsId { inode: inode(&fstat(&namespace)?)?, cookie: cookie_of_current()?.unwrap_or(0) })
 }
 
+/// Moves the calling thread into the namespace that a path leads to, for good: for a thread of its own, whose sockets are to
+/// be there. `EINVAL` where the path leads to no network namespace.
+pub fn settle(path: &Path) -> io::Result<()> {
+    Ok(go(open_path(path)?.as_fd())?)
+}
+
 /// Compares the cookie of a socket with the expected one: what was entered may be a successor with the same inode.
 fn verify(expected: NetnsId, inode: u32, door: &Door, socket: Socket) -> Result<Visit, EnterError> {
     let cookie = sys::netns_cookie(socket.as_fd())
