@@ -47,7 +47,7 @@ use crate::record::builder::Builder;
 use crate::scheduler::{self, Scheduler};
 use crate::selection::SocketSelection;
 use crate::sys;
-use crate::workload::Directory;
+use crate::workload;
 
 use driver::Driver;
 use greeting::{Served, say_what_runs};
@@ -203,14 +203,17 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let handles = Handles::probe();
     let discovery = Discovery::new(config.netns.dirs.clone(), Listing::probe(handles))?;
     let watch = MountWatch::new(config.netns.dirs.clone())?;
+    let stop_services = CancellationToken::new();
     let notices = Notices::new().map_err(system("listen for ids of namespaces on rtnetlink"))?;
     let (scout, looks) = Scout::spawn(discovery, handles, meters.discovery.clone())
         .map_err(system("start the thread that looks for namespaces"))?;
 
+    let directory = workload::start(&config.workload.settings(), own, meters.workload, &stop_services)
+        .map_err(system("start the thread that reads whose processes are"))?;
+
     let events = EventHub::default();
     let rows = RowHub::new(GRPC_ROW_BYTES);
     let (row_sender, row_queue) = envelope::queue(ROW_CHUNKS, meters.envelope.clone());
-    let stop_services = CancellationToken::new();
     let delivery = tokio::spawn(envelope::run(
         row_queue,
         envelope::Delivery {
@@ -276,7 +279,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         own_connections: config.sockets.own_connections,
         look_up_established: config.poll.states().contains(State::Established),
         look_up_listeners: config.poll.states().contains(State::Listen),
-        directory: Directory::detached(),
+        directory: directory.clone(),
         handles: handles != Handles::Unsupported,
         metrics: meters.engine,
     });
@@ -337,6 +340,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         events: events.clone(),
         rows: rows.clone(),
         clock,
+        directory,
         frequency: config.poll.frequency,
         reconcile: config.netns.reconcile_frequency,
         settle: if tells_births { EVENTS_WAIT } else { Duration::ZERO },

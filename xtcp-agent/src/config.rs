@@ -14,6 +14,7 @@ mod rule;
 mod sample;
 mod service;
 mod value;
+mod workload;
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,7 @@ pub use sample::default_file_text;
 pub use service::{Identity, Listen, Log, Program};
 pub(crate) use value::duration;
 pub use value::{EbpfMode, LogFormat, OwnConnections, format_bytes};
+pub use workload::Workload;
 
 /// File that is read when `--config` names none.
 pub const DEFAULT_FILE: &str = "/etc/xtcp2-agent/xtcp2-agent.toml";
@@ -44,6 +46,8 @@ pub struct Config {
     pub sockets: Sockets,
     #[command(flatten)]
     pub netns: Netns,
+    #[command(flatten)]
+    pub workload: Workload,
     #[command(flatten)]
     pub records: Records,
     #[command(flatten)]

@@ -73,7 +73,7 @@ pub struct Engine {
     parts: Parts,
     events: Vec<pb::Event>,
     wants: Wants,
-    /// Namespaces left out by name or inode.
+    /// Namespaces left out by name, inode, container or pod, or because they opted out.
     excluded: HashSet<u32>,
     /// Namespaces that could not be entered: asked again after the look that finds a door.
     to_retry: HashSet<u32>,
@@ -142,6 +142,9 @@ impl Engine {
 
     /// Takes in a look at the host.
     pub fn on_look(&mut self, now: u64, snapshot: &Snapshot) {
+        if let Some(threads) = &snapshot.threads {
+            self.parts.directory.looked(threads);
+        }
         let changes = self.parts.registry.apply(snapshot);
         self.apply(now, changes);
         let late = self.looked;
@@ -262,7 +265,8 @@ impl Engine {
 
     /// Writes the gauges.
     pub fn report(&self) {
-        let Parts { registry, connections, scheduler, clock, metrics, handles, .. } = &self.parts;
+        let Parts { registry, connections, scheduler, clock, metrics, handles, directory, .. } = &self.parts;
+        directory.report();
         metrics.report(registry, connections, scheduler, clock, (*handles, self.excluded.len()));
     }
 

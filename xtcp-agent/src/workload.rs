@@ -5,13 +5,96 @@
 
 mod budget;
 pub mod cgroup;
+mod cri;
 pub mod directory;
+mod docker;
+mod engine;
+mod reader;
+pub mod socket;
 
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::WorkloadSource;
 
+use crate::netns::NetnsId;
 pub use directory::Directory;
+use directory::{DirectoryMetrics, LabelChoice, OptOut};
+use engine::{EngineMetrics, Link, Pace, keep_in_touch};
+use reader::ReaderMetrics;
+use socket::Sockets;
+
+/// Metrics of all that is done here.
+#[derive(Clone)]
+pub struct WorkloadMetrics {
+    directory: DirectoryMetrics,
+    reader: ReaderMetrics,
+    engine: EngineMetrics,
+}
+
+impl WorkloadMetrics {
+    /// Registers everything under `xtcp_`.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        Ok(Self {
+            directory: DirectoryMetrics::register(registry)?,
+            reader: ReaderMetrics::register(registry)?,
+            engine: EngineMetrics::register(registry)?,
+        })
+    }
+}
+
+#[cfg(test)]
+impl WorkloadMetrics {
+    /// Shows what is counted of an engine.
+    pub(crate) fn show_engine(&self) {
+        self.engine.of("docker", "/run/docker.sock".as_ref());
+    }
+}
+
+/// How workloads are found out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Memory for everything that is remembered, bytes.
+    pub bytes: usize,
+    /// Labels of pods that are kept.
+    pub pod_labels: LabelChoice,
+    /// Labels by which a container or pod opts out.
+    pub opt_out: Vec<OptOut>,
+    /// Sockets that speak the Docker API.
+    pub docker: Sockets,
+    /// Sockets that speak the CRI.
+    pub cri: Sockets,
+}
+
+/// Starts what fills a directory: the thread that reads `/proc`, and a task for each socket, until `stop`. Call it within
+/// a Tokio runtime.
+pub fn start(
+    settings: &Settings,
+    own_netns: NetnsId,
+    metrics: WorkloadMetrics,
+    stop: &CancellationToken,
+) -> io::Result<Directory> {
+    let (directory, asked) = Directory::new(settings.bytes, Some(metrics.directory));
+    reader::spawn(&directory, asked, own_netns.inode, metrics.reader)?;
+    let link = |name: &str, socket: PathBuf| Link {
+        counters: metrics.engine.of(name, &socket),
+        socket,
+        directory: directory.clone(),
+        pod_labels: settings.pod_labels.clone(),
+        opt_out: settings.opt_out.clone().into(),
+        pace: Pace::USUAL,
+    };
+    for socket in settings.docker.paths(socket::DOCKER) {
+        tokio::spawn(keep_in_touch::<docker::Docker>(link("docker", socket), stop.clone()));
+    }
+    for socket in settings.cri.paths(socket::CRI) {
+        tokio::spawn(keep_in_touch::<cri::Cri>(link("cri", socket), stop.clone()));
+    }
+    Ok(directory)
+}
 
 /// Whose something is. What is not known is absent, never guessed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -23,6 +23,7 @@ use crate::netns::label::printable_path;
 use crate::netns::metrics::DiscoveryMetrics;
 use crate::netns::nsid::{Notices, Nsids, Told};
 use crate::netns::watch::{Hint, MountWatch};
+use crate::workload::Directory;
 
 /// A namespace is made before it is mounted: mounts are looked at this long after a hint, and once more.
 const MOUNT_DELAYS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
@@ -53,6 +54,7 @@ pub(super) struct Means {
     pub(super) events: EventHub,
     pub(super) rows: RowHub,
     pub(super) clock: Arc<Clock>,
+    pub(super) directory: Directory,
     pub(super) frequency: Duration,
     pub(super) reconcile: Duration,
     /// How long at most a look waits for the events of its time, because the kernel's own word of a creation may still be
@@ -88,6 +90,7 @@ enum Input {
     Poll(PollRequest),
     Mounts(Hint),
     Nsid(io::Result<Told>),
+    Workloads,
     Due,
     EverySecond,
     Reconcile,
@@ -130,6 +133,7 @@ impl Driver {
                 Some(poll) = means.polls.recv() => Input::Poll(poll),
                 Ok(hint) = means.watch.changed() => Input::Mounts(hint),
                 told = next_notice(&mut means.notices) => Input::Nsid(told),
+                () = means.directory.changed() => Input::Workloads,
                 _ = every_second.tick() => Input::EverySecond,
                 _ = reconcile.tick() => Input::Reconcile,
                 () = sleep_until(due) => Input::Due,
@@ -190,6 +194,7 @@ impl Driver {
                 tracing::warn!(%error, "rtnetlink tells no more of namespaces: the next reconcile does");
                 means.notices = None;
             }
+            Input::Workloads => engine.on_workloads(now),
             Input::EverySecond => self.every_second(),
             Input::Reconcile => {
                 for (folder, error) in means.watch.rewatch() {

@@ -8,6 +8,7 @@ use crate::engine::EngineMetrics;
 use crate::event_sink::SinkMetrics;
 use crate::grpc::GrpcMetrics;
 use crate::netns::metrics::DiscoveryMetrics;
+use crate::workload::WorkloadMetrics;
 use crate::{destination, envelope};
 
 /// The metrics of every part.
@@ -16,6 +17,7 @@ pub(super) struct Meters {
     pub(super) discovery: DiscoveryMetrics,
     pub(super) engine: EngineMetrics,
     pub(super) collector: CollectorMetrics,
+    pub(super) workload: WorkloadMetrics,
     pub(super) envelope: envelope::Metrics,
     pub(super) destination: destination::Metrics,
     pub(super) sinks: SinkMetrics,
@@ -30,6 +32,7 @@ impl Meters {
             discovery: DiscoveryMetrics::register(registry)?,
             engine: EngineMetrics::register(registry)?,
             collector: CollectorMetrics::register(registry)?,
+            workload: WorkloadMetrics::register(registry)?,
             envelope: envelope::Metrics::register(registry)?,
             destination: destination::Metrics::register(registry)?,
             sinks: SinkMetrics::register(registry)?,
@@ -69,6 +72,7 @@ mod tests {
         let registry = crate::metrics::registry("0.0.0").unwrap();
         let meters = Meters::register(&registry).unwrap();
         meters.sinks.sink("nats:127.0.0.1:4222");
+        meters.workload.show_engine();
         meters.collector.attributes(&odd_findings());
         registry
     }

@@ -34,15 +34,18 @@ pub struct Netns {
           value_parser = duration(Duration::from_millis(100), Duration::from_secs(86_400)))]
     pub reconcile_frequency: Duration,
 
-    /// Only these namespaces: a name in which * and ? are wild, or an inode; repeatable. None given: all.
-    #[arg(id = "netns-include", long = "netns-include", value_name = "NAME|INODE", value_delimiter = ',',
+    /// Only these namespaces: a name in which * and ? are wild, an inode, a container or a pod; repeatable. None given: all.
+    ///
+    /// container:NAME takes a container's name or id, pod:NAMESPACE/NAME a pod, * and ? wild in each. A namespace whose
+    /// container or pod is not known (yet) matches none of these.
+    #[arg(id = "netns-include", long = "netns-include", value_name = "PATTERN", value_delimiter = ',',
           value_parser = netns_pattern)]
     pub include: Vec<String>,
 
     /// Not these namespaces, also where --netns-include names them; repeatable.
     ///
     /// Their sockets are left out of records and events. That they come and go is told all the same.
-    #[arg(id = "netns-exclude", long = "netns-exclude", value_name = "NAME|INODE", value_delimiter = ',',
+    #[arg(id = "netns-exclude", long = "netns-exclude", value_name = "PATTERN", value_delimiter = ',',
           value_parser = netns_pattern)]
     pub exclude: Vec<String>,
 }

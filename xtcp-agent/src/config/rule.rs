@@ -8,6 +8,7 @@ use super::Config;
 use super::value::SocketProtocol;
 use crate::event_sink::SinkAddress;
 use crate::selection::SocketFilter;
+use crate::workload::socket::Word;
 
 /// One broken rule.
 pub(super) struct Broken {
@@ -59,6 +60,13 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     rule(sinks.len() == 1 || !sinks.contains(&SinkAddress::Off), &["events"], &|| {
         "off goes with no other sink".to_owned()
     });
+    for (key, words) in [
+        (&["docker-socket"], &config.workload.docker_sockets),
+        (&["cri-socket"], &config.workload.cri_sockets),
+    ] {
+        let alone = words.len() == 1 || words.iter().all(|word| matches!(word, Word::At(_)));
+        rule(alone, key, &|| "auto and off go with no other socket".to_owned());
+    }
     let shared = config.records.dest.scheme() == "stdout" && sinks.contains(&SinkAddress::Stdout);
     rule(!shared || config.records.marshal.name() == "jsonl", &["marshal", "events", "dest"], &|| {
         "standard output takes records beside change events only as jsonl: one object a line, as those are"

@@ -8,6 +8,7 @@ use crate::event::NetnsEvent;
 use crate::netns::enter::EnterError;
 use crate::netns::registry::{Change, Creator, Source};
 use crate::netns::{NetnsId, Thread};
+use crate::workload::directory::Changes;
 
 impl Engine {
     pub(super) fn netns_created(&mut self, now: u64, seen: &NetnsEvent) {
@@ -68,6 +69,8 @@ impl Engine {
         for change in changes {
             match change {
                 Change::Created { netns, at_ktime_ns, source, creator } => {
+                    let first = creator.as_ref().map(|creator| creator.thread);
+                    self.parts.directory.netns_born(netns.id, first);
                     let creator = creator.map(|creator| pb::Owner {
                         pid: creator.thread.pid,
                         comm: creator.comm,
@@ -83,6 +86,7 @@ impl Engine {
                     self.wants.mounts = true;
                 }
                 Change::Destroyed { netns, at_ktime_ns, source, lifetime_ns } => {
+                    self.parts.directory.netns_ended(netns.id, at_ktime_ns);
                     let lifetime_ns = lifetime_ns.unwrap_or(0);
                     let event = pb::NetnsDestroyed { source: names::source(source).into(), lifetime_ns };
                     let event = Kind::NetnsDestroyed(event);
@@ -94,6 +98,22 @@ impl Engine {
                     self.include(now, netns.id.inode, true);
                 }
             }
+        }
+    }
+
+    /// Takes in whose namespaces are now, as the directory has concluded since the last call.
+    pub fn on_workloads(&mut self, now: u64) {
+        let Changes { netns, look } = self.parts.directory.take_changes();
+        for inode in netns {
+            let Some(entry) = self.parts.registry.get(inode) else { continue };
+            let workload = self.parts.directory.of_netns(entry.id);
+            let name = workload.and_then(|workload| workload.display_name());
+            let change = self.parts.registry.derive_name(inode, name.as_deref());
+            self.apply(now, change);
+            self.include(now, inode, true);
+        }
+        if look {
+            self.want_look(true);
         }
     }
 
@@ -109,7 +129,9 @@ impl Engine {
     /// told after its end.
     fn include(&mut self, now: u64, inode: u32, late: bool) {
         let Some(entry) = self.parts.registry.get(inode) else { return };
-        if self.parts.filter.matches(&entry.name, inode) {
+        let workload = self.parts.directory.of_netns(entry.id);
+        let opted_out = workload.as_ref().is_some_and(|workload| workload.opted_out);
+        if !opted_out && self.parts.filter.matches(&entry.name, inode, workload.as_deref()) {
             if self.excluded.remove(&inode) {
                 self.wants.drop.push((inode, false));
             }

@@ -21,8 +21,8 @@ use super::{Mount, Snapshot, Thread};
 use crate::clock::ktime_ns;
 use crate::sys;
 
-/// Threads kept for each namespace: each is a way in, and one suffices.
-const THREADS_PER_NETNS: usize = 4;
+/// Threads kept for each namespace: each is a way in, for which one would do; together they tell whose it is.
+const THREADS_PER_NETNS: usize = 16;
 
 /// A look that could not be taken at all.
 #[derive(Debug, thiserror::Error)]
@@ -240,14 +240,15 @@ mod tests {
     #[test]
     fn a_few_threads_of_different_processes_are_kept_for_each_namespace() {
         let mut threads = Threads::default();
-        for pid in 1..=10 {
+        for pid in 1..=20 {
             for tid in 0..3 {
                 threads.add(7, Thread { pid, tid: pid * 10 + tid });
             }
         }
         threads.add(8, Thread { pid: 10, tid: 109 });
         let pids: Vec<_> = threads.found.iter().map(|(inode, thread)| (*inode, thread.pid)).collect();
-        assert_eq!(pids, [(7, 1), (7, 2), (7, 3), (7, 4), (8, 10)]);
+        let expected: Vec<_> = (1..=16).map(|pid| (7, pid)).chain([(8, 10)]).collect();
+        assert_eq!(pids, expected);
     }
 
     #[test]

@@ -204,6 +204,11 @@ impl Registry {
         })
     }
 
+    /// What a namespace's container gives it for a name where no mount does; `None` for nothing.
+    pub fn derive_name(&mut self, inode: u32, name: Option<&str>) -> Option<Change> {
+        self.entries.get_mut(&inode)?.derive_name(name)
+    }
+
     /// Every door of this namespace is gone. Says nothing of its life: ask its handle, or wait for the next looks.
     pub fn gone(&mut self, id: NetnsId) {
         if let Some(entry) = self.entries.get_mut(&id.inode)

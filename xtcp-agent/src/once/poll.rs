@@ -245,7 +245,7 @@ fn judge(
     }
     for pattern in include {
         let filter = NetnsFilter::parse(&[pattern], &[])?;
-        if !visits.iter().any(|(inode, visit)| filter.matches(&visit.name, *inode)) {
+        if !visits.iter().any(|(inode, visit)| filter.matches(&visit.name, *inode, None)) {
             missed.push(Missed::Nobody(pattern.clone()));
         }
     }

@@ -8,12 +8,14 @@ mod facts;
 mod memory;
 mod metrics;
 
+use std::collections::HashSet;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use super::Workload;
 use super::cgroup::Place;
+use super::{Source, Workload};
 use crate::netns::{NetnsId, Thread};
 pub use facts::{ContainerFacts, LabelChoice, OptOut, PodFacts};
 use memory::Memory;
@@ -22,22 +24,15 @@ pub use metrics::DirectoryMetrics;
 /// Questions that may wait for the reader of `/proc`; what is more is dropped and counted, and found by the next look.
 const QUESTIONS: usize = 4096;
 
-/// How a directory is to be.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// Memory for everything that is remembered, bytes.
-    pub bytes: usize,
-    /// Labels of pods that are kept.
-    pub pod_labels: LabelChoice,
-    /// Labels by which a container or pod opts out.
-    pub opt_out: Vec<OptOut>,
-}
-
 /// What the reader of `/proc` is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     /// A namespace came into being; who is in it may change yet. The thread was the first inside.
     Born(u32, Option<Thread>),
+    /// A namespace is dead.
+    Ended(u32),
+    /// What a look at the host found: some threads of each namespace.
+    Look(Vec<(u32, Thread)>),
     /// A namespace's first or only process.
     Process(u32),
     /// The cgroup of this process, whatever its namespace.
@@ -58,25 +53,21 @@ pub struct Changes {
 pub struct Directory {
     memory: Arc<Mutex<Memory>>,
     changed: Arc<Notify>,
-    questions: mpsc::Sender<Question>,
+    questions: Option<SyncSender<Question>>,
     metrics: Option<DirectoryMetrics>,
 }
 
 impl Directory {
-    /// An empty directory, and the questions that its users have for the reader of `/proc`.
-    pub(super) fn new(
-        settings: Settings,
-        metrics: Option<DirectoryMetrics>,
-    ) -> (Self, mpsc::Receiver<Question>) {
-        let (questions, asked) = mpsc::channel(QUESTIONS);
-        let memory = Arc::new(Mutex::new(Memory::new(settings)));
-        (Self { memory, changed: Arc::default(), questions, metrics }, asked)
+    /// An empty directory that takes at most so many bytes, and the questions that its users have for the reader of `/proc`.
+    pub(super) fn new(budget: usize, metrics: Option<DirectoryMetrics>) -> (Self, Receiver<Question>) {
+        let (questions, asked) = sync_channel(QUESTIONS);
+        let memory = Arc::new(Mutex::new(Memory::new(budget)));
+        (Self { memory, changed: Arc::default(), questions: Some(questions), metrics }, asked)
     }
 
     /// A directory that nobody fills: it knows only what a cgroup's path says.
     pub fn detached() -> Self {
-        let settings = Settings { bytes: 1 << 20, pod_labels: LabelChoice::default(), opt_out: Vec::new() };
-        Self::new(settings, None).0
+        Self::new(1 << 20, None).0
     }
 
     /// The workload that a namespace belongs to; `None` where it is not known, or belongs to several that have nothing in
@@ -118,6 +109,12 @@ impl Directory {
     /// A namespace is dead: at this time, `CLOCK_MONOTONIC` nanoseconds, or before.
     pub fn netns_ended(&self, id: NetnsId, at_ktime_ns: u64) {
         self.lock().netns_ended(id.inode, at_ktime_ns);
+        self.ask(Question::Ended(id.inode));
+    }
+
+    /// A look at the host found these threads.
+    pub fn looked(&self, threads: &[(u32, Thread)]) {
+        self.ask(Question::Look(threads.to_vec()));
     }
 
     /// Waits until something has changed for namespaces.
@@ -134,6 +131,22 @@ impl Directory {
     pub(super) fn want_look(&self) {
         self.lock().want_look();
         self.changed.notify_one();
+    }
+
+    /// Whether a namespace was met.
+    pub(super) fn knows(&self, inode: u32) -> bool {
+        self.lock().knows(inode)
+    }
+
+    /// Whether a process's cgroup was read.
+    #[cfg(test)]
+    pub(super) fn knows_process(&self, pid: u32) -> bool {
+        self.lock().of_pid(pid, crate::clock::ktime_ns()).is_some()
+    }
+
+    /// The same directory for the reader, which asks nothing itself: when all others are gone, it ends.
+    pub(super) fn clone_for_reader(&self) -> Self {
+        Self { questions: None, ..self.clone() }
     }
 
     /// Whether a namespace's container or pod is known.
@@ -168,13 +181,13 @@ impl Directory {
     }
 
     /// The engine told of exactly these: what it told of others before is of the past.
-    pub(super) fn keep_containers(&self, source: super::Source, ids: &std::collections::HashSet<String>) {
-        self.lock().keep_containers(source, ids);
+    pub(super) fn keep_containers(&self, source: Source, runtime: &str, ids: &HashSet<String>) {
+        self.lock().keep_containers(source, runtime, ids);
     }
 
     /// Asks the reader; what finds no room is counted.
     pub(super) fn ask(&self, question: Question) {
-        if self.questions.try_send(question).is_err() {
+        if self.questions.as_ref().is_some_and(|to| to.try_send(question).is_err()) {
             self.metrics.iter().for_each(DirectoryMetrics::question_dropped);
         }
     }
@@ -207,6 +220,13 @@ pub(super) struct Members {
     pub(super) places: Vec<Place>,
     /// It is a host's: the first process is in it. Then it belongs to a workload only if all its processes do.
     pub(super) of_host: bool,
+}
+
+impl Members {
+    /// Whether one of them is in a container or pod.
+    pub(super) fn name_a_container(&self) -> bool {
+        self.places.iter().any(|place| place.container.is_some() || place.pod_uid.is_some())
+    }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub struct Creator {
 pub struct Netns {
     /// Who.
     pub id: NetnsId,
-    /// `default`, the base name of a mount, or `netns:[inode]`.
+    /// `default`, the base name of a mount, what its container gives it, or `netns:[inode]`.
     pub name: Arc<str>,
 }
 

@@ -33,6 +33,8 @@ pub struct Entry {
     pub name: Arc<str>,
     /// The last name that a mount gave it, where that is not its name any more.
     pub(super) former: Option<Arc<str>>,
+    /// What its container gives it for a name, where no mount does.
+    pub(super) derived: Option<Arc<str>>,
     /// It is the agent's own.
     pub own: bool,
     /// When it was created, `CLOCK_MONOTONIC` nanoseconds; `None` when no event told.
@@ -59,6 +61,7 @@ impl Entry {
             id,
             name: display_name(id.inode),
             former: None,
+            derived: None,
             own: false,
             created_ktime_ns: None,
             source,
@@ -206,11 +209,28 @@ impl Entry {
         if names.iter().any(|name| **name == *self.name) {
             return;
         }
-        let name = names.into_iter().next().map_or_else(|| display_name(self.id.inode), Arc::from);
+        let derived = || self.derived.clone().unwrap_or_else(|| display_name(self.id.inode));
+        let name = names.into_iter().next().map_or_else(derived, Arc::from);
         let was = std::mem::replace(&mut self.name, name);
-        if was != display_name(self.id.inode) {
+        if was != display_name(self.id.inode) && Some(&was) != self.derived.as_ref() {
             self.former = Some(was);
         }
+    }
+
+    /// What its container gives it for a name. What a mount says goes before.
+    pub(super) fn derive_name(&mut self, derived: Option<&str>) -> Option<Change> {
+        let derived = derived.map(|name| Arc::from(printable(name.as_bytes())));
+        if derived == self.derived {
+            return None;
+        }
+        let was = Arc::clone(&self.name);
+        if Some(&was) == self.derived.as_ref() {
+            // No mount's name: not to be kept as one.
+            self.name = display_name(self.id.inode);
+        }
+        self.derived = derived;
+        self.rename();
+        (was != self.name).then(|| Change::Renamed { netns: self.netns(), was })
     }
 }
 

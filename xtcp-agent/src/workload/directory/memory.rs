@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::facts::{ContainerFacts, PodFacts};
-use super::{Changes, Members, Settings};
+use super::{Changes, Members};
 use crate::workload::budget::Budgeted;
 use crate::workload::cgroup::Place;
 use crate::workload::{Container, Pod, Source, Workload};
@@ -38,7 +38,6 @@ pub(super) const KINDS: [&str; 4] = ["netns", "cgroup", "container", "pod"];
 /// Everything that is known.
 #[derive(Debug)]
 pub(super) struct Memory {
-    pub(super) settings: Settings,
     netns: Budgeted<u32, Netns>,
     cgroups: Budgeted<String, Arc<Workload>>,
     /// By id of the cgroup; its path is in `cgroups`.
@@ -52,9 +51,9 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(budget: usize) -> Self {
         // Namespaces carry a copy of what is known of them: they get the most.
-        let share = settings.bytes / 8;
+        let share = budget / 8;
         Self {
             netns: Budgeted::new(4 * share),
             cgroups: Budgeted::new(share),
@@ -65,7 +64,6 @@ impl Memory {
             graves: HashMap::new(),
             changed: HashSet::new(),
             look: false,
-            settings,
         }
     }
 
@@ -136,6 +134,10 @@ impl Memory {
 
     pub(super) fn want_look(&mut self) {
         self.look = true;
+    }
+
+    pub(super) fn knows(&self, inode: u32) -> bool {
+        self.netns.peek(&inode).is_some()
     }
 
     pub(super) fn is_settled(&self, inode: u32) -> bool {
@@ -211,8 +213,9 @@ impl Memory {
         self.containers.remove(id);
     }
 
-    pub(super) fn keep_containers(&mut self, source: Source, ids: &HashSet<String>) {
-        self.containers.retain(|id, facts| facts.source != source || ids.contains(id));
+    pub(super) fn keep_containers(&mut self, source: Source, runtime: &str, ids: &HashSet<String>) {
+        let told = |facts: &ContainerFacts| facts.source == source && facts.container.runtime == runtime;
+        self.containers.retain(|id, facts| !told(facts) || ids.contains(id));
     }
 
     pub(super) fn usage(&self) -> Usage {

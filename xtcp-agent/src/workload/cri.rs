@@ -1,0 +1,285 @@
+//! The Container Runtime Interface on its socket: what containerd and CRI-O tell of pods and containers. Only reads: the
+//! runtime's name, lists, a sandbox's state, and the stream of events where there is one (CRI-O, containerd since 1.7).
+
+mod api;
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::{Instant, sleep_until};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use self::api::{
+    ContainerEvent, Empty, ListContainersRequest, ListContainersResponse, ListPodSandboxRequest,
+    ListPodSandboxResponse, PodSandboxStatusRequest, PodSandboxStatusResponse, VersionRequest,
+    VersionResponse,
+};
+use super::directory::{ContainerFacts, PodFacts, Question};
+use super::engine::{Engine, EngineError, Link};
+use super::{Container, Pod, Source};
+
+/// Longest answer that is taken, bytes: what kubelet takes.
+const LONGEST_ANSWER: usize = 16 << 20;
+/// After an event the list is asked for this much later, so that a burst of them costs one list; and lists take at most
+/// one in so many parts of the time.
+const SETTLE: Duration = Duration::from_millis(50);
+const REST: u32 = 4;
+/// Sandboxes whose process is asked for after one list at most: the others are found by looks.
+const SANDBOXES_PER_LIST: usize = 64;
+
+/// The engine.
+pub(super) struct Cri;
+
+impl Engine for Cri {
+    const NAME: &'static str = "cri";
+
+    async fn session(link: &Link) -> EngineError {
+        match follow(link).await {
+            Ok(()) => EngineError::Connection("its events ended".to_owned()),
+            Err(error) => error,
+        }
+    }
+}
+
+/// What is said of one socket.
+struct Session<'a> {
+    link: &'a Link,
+    client: Grpc<Channel>,
+    runtime: String,
+    /// Sandboxes whose process was asked for.
+    known: HashSet<String>,
+    /// Sandbox → its pod's uid.
+    uids: HashMap<String, String>,
+    /// How long the last list took.
+    took: Duration,
+}
+
+/// What containerd and CRI-O say of a sandbox in words of their own.
+#[derive(Deserialize)]
+struct Info {
+    pid: Option<u32>,
+}
+
+fn failed(what: &'static str) -> impl Fn(Status) -> EngineError {
+    move |status| match status.code() {
+        Code::Unimplemented => EngineError::NotOffered(what),
+        Code::DeadlineExceeded => EngineError::Timeout(what),
+        Code::Unavailable | Code::Cancelled => EngineError::Connection(status.message().to_owned()),
+        _ => EngineError::Answer(format!("{what}: {}", status.message())),
+    }
+}
+
+async fn follow(link: &Link) -> Result<(), EngineError> {
+    let connection = |error: tonic::transport::Error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        EngineError::Connection(format!("{error}{cause}"))
+    };
+    let endpoint = Endpoint::from_shared(format!("unix:{}", link.socket.display()))
+        .map_err(connection)?
+        .connect_timeout(link.pace.answer);
+    let channel = link.answer("a connection", async { endpoint.connect().await.map_err(connection) }).await?;
+    let client = Grpc::new(channel).max_decoding_message_size(LONGEST_ANSWER);
+    let mut session = Session {
+        link,
+        client,
+        runtime: String::new(),
+        known: HashSet::new(),
+        uids: HashMap::new(),
+        took: Duration::ZERO,
+    };
+    let version: VersionResponse = session.ask("Version", VersionRequest::default()).await?;
+    session.runtime = version.runtime_name;
+    // Before the list, so that nothing happens unseen between the two.
+    let mut events = match session.events().await {
+        Ok(events) => Some(events),
+        Err(EngineError::NotOffered(_)) => None,
+        Err(error) => return Err(error),
+    };
+    session.list().await?;
+    link.counters.up();
+    let follows = if events.is_some() { "its events" } else { "lists, as it has no events" };
+    tracing::info!(socket = %link.socket.display(), runtime = session.runtime, "following a container runtime by {follows}");
+    let pause = |events: &Option<_>| if events.is_some() { link.pace.relist } else { link.pace.list };
+    let mut relist = Instant::now() + pause(&events);
+    loop {
+        tokio::select! {
+            event = next(&mut events) => match event {
+                Ok(Some(event)) => {
+                    link.counters.event();
+                    // Events carry what was; the list says what is.
+                    session.happened(&event);
+                    relist = relist.min(Instant::now() + SETTLE.max(session.took * REST));
+                }
+                Ok(None) => return Ok(()),
+                // Said with the first message only, by runtimes that have switched it off.
+                Err(error) if error.code() == Code::Unimplemented => {
+                    events = None;
+                    relist = Instant::now() + pause(&events);
+                }
+                Err(error) => return Err(failed("events")(error)),
+            },
+            () = sleep_until(relist) => {
+                session.list().await?;
+                relist = Instant::now() + pause(&events);
+            }
+        }
+    }
+}
+
+/// The next event; never, where there are none.
+async fn next(events: &mut Option<Streaming<ContainerEvent>>) -> Result<Option<ContainerEvent>, Status> {
+    match events {
+        Some(events) => events.message().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Session<'_> {
+    async fn ask<Q, A>(&mut self, method: &'static str, question: Q) -> Result<A, EngineError>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let client = &mut self.client;
+        let asked = async {
+            client.ready().await.map_err(|error| EngineError::Connection(error.to_string()))?;
+            let path = path(method);
+            let answer = client.unary(Request::new(question), path, ProstCodec::<Q, A>::default()).await;
+            answer.map(tonic::Response::into_inner).map_err(failed(method))
+        };
+        self.link.answer(method, asked).await
+    }
+
+    async fn events(&mut self) -> Result<Streaming<ContainerEvent>, EngineError> {
+        let client = &mut self.client;
+        let pace = self.link.pace;
+        let asked = async {
+            client.ready().await.map_err(|error| EngineError::Connection(error.to_string()))?;
+            let codec = ProstCodec::<Empty, ContainerEvent>::default();
+            let answer =
+                client.server_streaming(Request::new(Empty {}), path("GetContainerEvents"), codec).await;
+            answer.map(tonic::Response::into_inner).map_err(failed("GetContainerEvents"))
+        };
+        // Some runtimes send the headers of the stream with its first message only.
+        match tokio::time::timeout(pace.answer, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(EngineError::NotOffered("GetContainerEvents")),
+        }
+    }
+
+    fn happened(&mut self, event: &ContainerEvent) {
+        /// `CONTAINER_DELETED_EVENT`.
+        const DELETED: i32 = 3;
+        if event.container_event_type == DELETED {
+            self.link.directory.forget_container(&event.container_id);
+            self.known.remove(&event.container_id);
+        }
+    }
+
+    /// All sandboxes that are ready and all containers that run.
+    async fn list(&mut self) -> Result<(), EngineError> {
+        let began = Instant::now();
+        self.list_and_find().await?;
+        self.took = began.elapsed();
+        Ok(())
+    }
+
+    async fn list_and_find(&mut self) -> Result<(), EngineError> {
+        let sandboxes: ListPodSandboxResponse =
+            self.ask("ListPodSandbox", ListPodSandboxRequest::default()).await?;
+        let containers: ListContainersResponse =
+            self.ask("ListContainers", ListContainersRequest::running()).await?;
+        let (mut pods, mut facts) = (Vec::new(), Vec::new());
+        let mut count: HashMap<&str, usize> = HashMap::new();
+        for container in &containers.containers {
+            *count.entry(&container.pod_sandbox_id).or_default() += 1;
+        }
+        self.uids.clear();
+        for sandbox in &sandboxes.items {
+            let Some(metadata) = &sandbox.metadata else { continue };
+            self.uids.insert(sandbox.id.clone(), metadata.uid.clone());
+            facts.push(ContainerFacts {
+                container: Container {
+                    id: sandbox.id.clone(),
+                    runtime: self.runtime.clone(),
+                    ..Container::default()
+                },
+                pod_uid: Some(metadata.uid.clone()),
+                is_sandbox: true,
+                opted_out: false,
+                source: Source::Cri,
+            });
+            if !sandbox.is_ready() {
+                // Of a pod's former sandbox only what it was called counts: the next one says the rest.
+                continue;
+            }
+            pods.push(PodFacts {
+                pod: Pod {
+                    name: metadata.name.clone(),
+                    namespace: metadata.namespace.clone(),
+                    uid: metadata.uid.clone(),
+                    labels: self.link.pod_labels.of(&sandbox.labels),
+                },
+                containers: Some(count.get(sandbox.id.as_str()).copied().unwrap_or(0)),
+                opted_out: self.link.opt_out.iter().any(|label| label.is_in(&sandbox.labels)),
+                source: Source::Cri,
+            });
+        }
+        for container in containers.containers {
+            let image = container.image.map(api::ImageSpec::name).unwrap_or_default();
+            facts.push(ContainerFacts {
+                container: Container {
+                    id: container.id,
+                    name: container.metadata.map(|metadata| metadata.name).unwrap_or_default(),
+                    image,
+                    runtime: self.runtime.clone(),
+                },
+                pod_uid: self.uids.get(&container.pod_sandbox_id).cloned(),
+                is_sandbox: false,
+                opted_out: self.link.opt_out.iter().any(|label| label.is_in(&container.labels)),
+                source: Source::Cri,
+            });
+        }
+        let ids: HashSet<String> = facts.iter().map(|facts| facts.container.id.clone()).collect();
+        self.link.directory.keep_containers(Source::Cri, &self.runtime, &ids);
+        self.link.directory.learn(facts, pods);
+        self.known.retain(|id| ids.contains(id));
+        let ready = sandboxes.items.iter().filter(|sandbox| sandbox.is_ready());
+        let new: Vec<String> =
+            ready.map(|sandbox| sandbox.id.clone()).filter(|id| !self.known.contains(id)).collect();
+        for id in new.into_iter().take(SANDBOXES_PER_LIST) {
+            self.find_process(&id).await?;
+            self.known.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Asks in which process a sandbox lives, so that its namespace is known at once.
+    async fn find_process(&mut self, id: &str) -> Result<(), EngineError> {
+        let question = PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+        let status: PodSandboxStatusResponse = match self.ask("PodSandboxStatus", question).await {
+            Ok(status) => status,
+            // It is gone again.
+            Err(EngineError::Answer(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let info = status.info.get("info").and_then(|text| serde_json::from_str::<Info>(text).ok());
+        if let Some(pid) = info.and_then(|info| info.pid).filter(|pid| *pid != 0) {
+            self.link.directory.ask(Question::Process(pid));
+        }
+        Ok(())
+    }
+}
+
+fn path(method: &'static str) -> PathAndQuery {
+    PathAndQuery::try_from(format!("/runtime.v1.RuntimeService/{method}"))
+        .unwrap_or_else(|_| PathAndQuery::from_static("/"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! How long an engine may take, and when to try again.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::time::Duration;
+
+/// Limits and pauses.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::workload) struct Pace {
+    /// Longest wait for one answer.
+    pub(in crate::workload) answer: Duration,
+    /// First and longest pause after a failure.
+    pub(in crate::workload) pauses: (Duration, Duration),
+    /// Between two looks for a socket that does not exist.
+    pub(in crate::workload) absent: Duration,
+    /// Between two complete lists where events tell what happens between them.
+    pub(in crate::workload) relist: Duration,
+    /// Between two complete lists where nothing does.
+    pub(in crate::workload) list: Duration,
+}
+
+impl Pace {
+    /// For daily use.
+    pub(in crate::workload) const USUAL: Self = Self {
+        answer: Duration::from_secs(5),
+        pauses: (Duration::from_millis(250), Duration::from_secs(30)),
+        absent: Duration::from_secs(5),
+        relist: Duration::from_secs(300),
+        list: Duration::from_secs(10),
+    };
+}
+
+/// Failures in a row.
+#[derive(Debug, Default)]
+pub(in crate::workload) struct Attempts(u32);
+
+impl Attempts {
+    /// The pause before the next attempt: doubled each time up to a bound, and somewhere in its upper half, so that not
+    /// all agents of a fleet come back at once.
+    pub(in crate::workload) fn next(&mut self, pace: &Pace) -> Duration {
+        let (first, longest) = pace.pauses;
+        let factor = 1_u32.checked_shl(self.0).unwrap_or(u32::MAX);
+        self.0 = (self.0 + 1).min(31);
+        let pause = first.saturating_mul(factor).min(longest);
+        let random = RandomState::new().build_hasher().finish() % 1000;
+        pause / 2 + (pause / 2).mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_with_jitter_up_to_a_bound() {
+        let mut attempts = Attempts::default();
+        let mut bound = Duration::from_millis(250);
+        for _ in 0..100 {
+            let pause = attempts.next(&Pace::USUAL);
+            assert!(pause >= bound / 2 && pause <= bound, "{pause:?} of {bound:?}");
+            bound = (2 * bound).min(Duration::from_secs(30));
+        }
+    }
+}

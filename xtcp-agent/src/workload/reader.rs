@@ -1,0 +1,236 @@
+//! The thread that reads whose processes are: `/proc/<pid>/cgroup`, for namespaces that came into being, for what looks at
+//! the host found, and for processes that somebody asked about.
+//!
+//! An engine makes a namespace before it moves the process to its cgroup, and may make it in a process of its own: so
+//! what is read of a newcomer is believed at once only where it names a container or a pod, and read again until then.
+
+mod proc;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::directory::{Directory, Members, Question};
+use crate::clock::ktime_ns;
+use crate::netns::Thread;
+use proc::Processes;
+pub(super) use proc::ReaderMetrics;
+
+/// When a new namespace's process is read, after it was told of; the last is believed whatever it says.
+const STEPS: [Duration; 4] =
+    [Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
+/// From this step on a look at all processes is asked for: whoever made it is not in it any more.
+const STEP_OF_LOOK: usize = 2;
+/// New namespaces that are followed at a time.
+const NEWCOMERS: usize = 4096;
+/// Between two readings of what looks found, and between two looks that are asked for.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long what was read of a known namespace is not read again.
+const FRESH: Duration = Duration::from_secs(10);
+/// Without anything to do.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A namespace that came into being.
+struct Newcomer {
+    first: Option<Thread>,
+    told: Instant,
+    step: usize,
+}
+
+impl Newcomer {
+    fn due(&self) -> Instant {
+        self.told + STEPS.get(self.step).copied().unwrap_or_default()
+    }
+}
+
+/// The reader and its state.
+struct Reader {
+    directory: Directory,
+    processes: Processes,
+    own_netns: u32,
+    newcomers: HashMap<u32, Newcomer>,
+    look: Option<Vec<(u32, Thread)>>,
+    /// A first look was read: whoever appears from now on is new.
+    started: bool,
+    /// When each namespace's processes were read.
+    read: HashMap<u32, Instant>,
+    last_read: Option<Instant>,
+    last_look: Option<Instant>,
+}
+
+/// Starts the thread; it ends when nobody is left who could ask.
+pub(super) fn spawn(
+    directory: &Directory,
+    asked: Receiver<Question>,
+    own_netns: u32,
+    metrics: ReaderMetrics,
+) -> io::Result<()> {
+    let processes = Processes::new(metrics);
+    let directory = directory.clone_for_reader();
+    let mut reader = Reader {
+        directory,
+        processes,
+        own_netns,
+        newcomers: HashMap::new(),
+        look: None,
+        started: false,
+        read: HashMap::new(),
+        last_read: None,
+        last_look: None,
+    };
+    let thread = thread::Builder::new().name("xtcp-workload".to_owned());
+    thread.spawn(move || while reader.turn(&asked) {}).map(drop)
+}
+
+impl Reader {
+    /// Whether to go on.
+    fn turn(&mut self, asked: &Receiver<Question>) -> bool {
+        match asked.recv_timeout(self.wait()) {
+            Ok(question) => self.take(question),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        while let Ok(question) = asked.try_recv() {
+            self.take(question);
+        }
+        let now = Instant::now();
+        self.read_newcomers(now);
+        if self.look.is_some() && self.last_read.is_none_or(|at| now >= at + PAUSE) {
+            let look = self.look.take().unwrap_or_default();
+            self.read_look(look, now);
+            self.last_read = Some(Instant::now());
+        }
+        true
+    }
+
+    fn wait(&self) -> Duration {
+        let newcomer = self.newcomers.values().map(Newcomer::due).min();
+        let look = self.look.as_ref().and(self.last_read).map(|at| at + PAUSE);
+        let due = newcomer.into_iter().chain(look).min();
+        due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()))
+    }
+
+    fn take(&mut self, question: Question) {
+        match question {
+            Question::Born(inode, first) => {
+                if self.newcomers.len() < NEWCOMERS {
+                    self.newcomers.insert(inode, Newcomer { first, told: Instant::now(), step: 0 });
+                }
+            }
+            Question::Ended(inode) => {
+                self.newcomers.remove(&inode);
+                self.read.remove(&inode);
+            }
+            Question::Look(look) => self.look = Some(look),
+            Question::Process(pid) => {
+                let began = ktime_ns();
+                if let Some(inode) = self.processes.netns(Thread { pid, tid: pid }) {
+                    let members = self.members(inode, &[Thread { pid, tid: pid }]);
+                    // Other processes may be in it too: what a look said of more of them stays.
+                    if !members.places.is_empty() && !self.directory.is_settled(inode) {
+                        self.directory.namespaces_seen(began, vec![members]);
+                    }
+                }
+            }
+            Question::Cgroup(pid) => {
+                let at = ktime_ns();
+                let read = self.processes.cgroup(pid);
+                let (place, id) = read.map_or((None, None), |(place, id)| (Some(place), id));
+                self.directory.process_seen(pid, place.as_ref(), id, at);
+            }
+        }
+    }
+
+    fn read_newcomers(&mut self, now: Instant) {
+        let due: Vec<u32> =
+            self.newcomers.iter().filter(|(_, one)| one.due() <= now).map(|(inode, _)| *inode).collect();
+        for inode in due {
+            let Some(Newcomer { first, told, step }) = self.newcomers.remove(&inode) else { continue };
+            if self.directory.is_settled(inode) {
+                continue;
+            }
+            let began = ktime_ns();
+            let members = first.map(|thread| self.members(inode, &[thread]));
+            let members = members.filter(|members| !members.places.is_empty());
+            let certain = members.as_ref().is_some_and(Members::name_a_container);
+            let last = step + 1 >= STEPS.len();
+            match members {
+                Some(members) if certain || (last && !self.directory.knows(inode)) => {
+                    self.directory.namespaces_seen(began, vec![members]);
+                }
+                Some(_) => {}
+                None if step >= STEP_OF_LOOK => self.want_look(now),
+                None => {}
+            }
+            if !certain && !last {
+                self.newcomers.insert(inode, Newcomer { first, told, step: step + 1 });
+            }
+        }
+    }
+
+    fn want_look(&mut self, now: Instant) {
+        if self.last_look.is_none_or(|at| now >= at + PAUSE) {
+            self.last_look = Some(now);
+            self.directory.want_look();
+        }
+    }
+
+    fn read_look(&mut self, look: Vec<(u32, Thread)>, now: Instant) {
+        let mut found: HashMap<u32, Vec<Thread>> = HashMap::new();
+        for (inode, thread) in look {
+            found.entry(inode).or_default().push(thread);
+        }
+        self.read.retain(|inode, _| found.contains_key(inode));
+        let began = ktime_ns();
+        let mut seen = Vec::new();
+        for (inode, threads) in found {
+            let fresh = self.read.get(&inode).is_some_and(|at| now < *at + FRESH);
+            if fresh && self.directory.is_settled(inode) {
+                continue;
+            }
+            let members = self.members(inode, &threads);
+            if members.places.is_empty() {
+                continue;
+            }
+            let is_new = self.started && !self.directory.knows(inode);
+            if !members.name_a_container() && (is_new || self.newcomers.contains_key(&inode)) {
+                let told = now.checked_sub(STEPS[1]).unwrap_or(now);
+                let first = threads.first().copied();
+                let room = self.newcomers.len() < NEWCOMERS;
+                if room {
+                    self.newcomers.entry(inode).or_insert(Newcomer { first, told, step: 2 });
+                    continue;
+                }
+            }
+            self.read.insert(inode, now);
+            seen.push(members);
+        }
+        self.started = true;
+        self.directory.namespaces_seen(began, seen);
+    }
+
+    /// Reads the cgroups of these threads' processes, where they are in the namespace still. The agent's own threads are
+    /// in others for moments only.
+    fn members(&self, inode: u32, threads: &[Thread]) -> Members {
+        let mut places = Vec::new();
+        let mut known = HashSet::new();
+        let mut of_host = inode == self.own_netns;
+        for thread in threads.iter().filter(|thread| thread.pid != self.processes.own_pid()) {
+            let Some((place, cgroup_id)) = self.processes.cgroup(thread.pid) else { continue };
+            if self.processes.netns(*thread) != Some(inode) {
+                continue;
+            }
+            self.directory.process_seen(thread.pid, Some(&place), cgroup_id, ktime_ns());
+            of_host |= thread.pid == 1;
+            if known.insert(place.path.clone()) {
+                places.push(place);
+            }
+        }
+        Members { inode, places, of_host }
+    }
+}
+
+#[cfg(test)]
+mod tests;
