@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::host::wait_for;
 use crate::netns::PREFIX;
+use crate::row::Row;
 
 /// One running container.
 #[derive(Clone, Debug)]
@@ -47,6 +48,13 @@ impl Container {
     pub fn cgroups(&self) -> String {
         let path = format!("/proc/{}/cgroup", self.pid);
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+
+    /// Whether a row is of its listener or its connection, by the port that nothing else has.
+    pub fn has_port_of(&self, row: &Row) -> bool {
+        let record = &row.record;
+        [record.inet_diag_msg_socket_source_port, record.inet_diag_msg_socket_destination_port]
+            .contains(&u32::from(self.port))
     }
 
     /// Both ends of its connection are in state ESTABLISHED: the one that connected is an IPv4 socket, the other is of a

@@ -178,15 +178,18 @@ pub fn join_by_veth(a: (&Netns, &str, &str), b: (&Netns, &str, &str)) {
     }
 }
 
+/// Whether a name that begins with [`PREFIX`] and the id of a test's process is of one that is no more.
+pub(crate) fn is_orphan(name: &str) -> bool {
+    let owner =
+        name.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('-')).and_then(|r| r.split('-').next());
+    owner.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+}
+
 /// Removes named namespaces whose test was killed before it could.
 pub fn sweep() {
     let Ok(entries) = std::fs::read_dir("/run/netns") else { return };
     for name in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
-        let owner = name
-            .strip_prefix(PREFIX)
-            .and_then(|rest| rest.strip_prefix('-'))
-            .and_then(|r| r.split('-').next());
-        if owner.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()) {
+        if is_orphan(&name) {
             let _ = Command::new("ip").args(["netns", "del", &name]).output();
         }
     }

@@ -35,18 +35,23 @@ fn mounts_where(wanted: impl Fn(&str, &str) -> bool) -> Vec<PathBuf> {
     mounts
 }
 
+/// Ids of all processes below `top`.
+pub(super) fn processes(top: &Path) -> Vec<i32> {
+    let lists = tree(top).into_iter().map(|cgroup| std::fs::read_to_string(cgroup.join("cgroup.procs")));
+    lists
+        .flatten()
+        .flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
 /// Ends every process below `top`, by its own id, until there is none.
 pub(super) fn end_all(top: &Path) -> Result<(), String> {
     until(&format!("processes in {} do not end", top.display()), || {
-        let mut empty = true;
-        for cgroup in tree(top) {
-            let processes = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-            for pid in processes.lines().filter_map(|line| line.parse().ok()) {
-                empty = false;
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
+        let left = processes(top);
+        for &pid in &left {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        empty
+        left.is_empty()
     })
 }
 

@@ -38,6 +38,13 @@ pub struct Pod {
     config: PodSandboxConfig,
 }
 
+impl Pod {
+    /// One of its labels.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.config.labels.get(key).map(String::as_str)
+    }
+}
+
 /// An engine of its own.
 #[derive(Debug)]
 pub struct Containerd {

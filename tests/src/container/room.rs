@@ -4,6 +4,7 @@
 //! `/var/lib/cni`): there a room has file systems in memory. Only `/run/netns` is the host's, since its bind mounts are
 //! what an agent outside is to find. Whatever a room starts is in a cgroup of its own, so that it can be found and ended.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 
 use super::{cgroup, unique};
 use crate::host::require_root;
-use crate::netns::Netns;
+use crate::netns::{self, Netns, is_orphan};
 use crate::process::{Process, run};
 
 /// What an engine in a room finds at `/sys/fs/cgroup`.
@@ -58,10 +59,12 @@ impl Room {
     /// An empty room, named after the test's process and `label`.
     pub fn new(label: &str, cgroups: Cgroups) -> Self {
         require_root();
+        sweep();
         share_run_netns();
-        let dir = tempfile::Builder::new().prefix("xtcp-room").tempdir();
+        let name = unique(label);
+        let dir = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir();
         let dir = dir.expect("a temporary directory can be made");
-        let cgroup = format!("/{}", unique(label));
+        let cgroup = format!("/{name}");
         let made = PRIVATE.into_iter().filter(|place| make(place)).collect();
         let folder = dir.path().to_str().expect("temporary directories have plain names").to_owned();
         let kind = match cgroups {
@@ -134,6 +137,40 @@ impl Drop for Room {
             let _ = std::fs::remove_dir(place);
         }
         assert!(left.is_empty() || std::thread::panicking(), "{}", left.join("; "));
+    }
+}
+
+/// Ends what a test that was killed left running, with the bind mounts of its pods' namespaces, and removes its files.
+/// Mounts inside of rooms went with the processes.
+fn sweep() {
+    netns::sweep();
+    for mount in cgroup::mounts() {
+        let Ok(entries) = std::fs::read_dir(&mount) else { continue };
+        for name in entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+            if is_orphan(&name) {
+                let left = mount.join(name);
+                unmount_namespaces(&cgroup::processes(&left));
+                let _ = cgroup::end_all(&left).and_then(|()| cgroup::remove(&left));
+            }
+        }
+    }
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        if is_orphan(&entry.file_name().to_string_lossy()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Takes the names of CNI from the network namespaces of `processes`.
+fn unmount_namespaces(processes: &[i32]) {
+    let inode = |path: &Path| path.metadata().map(|meta| meta.ino()).ok();
+    let owned: Vec<u64> =
+        processes.iter().filter_map(|pid| inode(Path::new(&format!("/proc/{pid}/ns/net")))).collect();
+    for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("cni-") && inode(&entry.path()).is_some_and(|inode| owned.contains(&inode)) {
+            let _ = std::process::Command::new("ip").args(["netns", "del", &name]).output();
+        }
     }
 }
 
