@@ -17,6 +17,7 @@ pub mod agent;
 pub mod bench;
 pub mod container;
 pub mod events;
+pub mod fleet;
 pub mod grpc;
 pub mod host;
 pub mod http;

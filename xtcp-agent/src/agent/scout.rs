@@ -140,7 +140,7 @@ impl Due {
         if std::mem::replace(&mut self.named, true) {
             tracing::debug!(denied, failed, %example, "a look at the host was not complete");
         } else {
-            tracing::warn!(
+            tracing::info!(
                 denied,
                 failed,
                 %example,
