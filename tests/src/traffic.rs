@@ -7,9 +7,15 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::{setsockopt_impl, sockopt_impl};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::host::slowness;
+
+sockopt_impl!(
+    /// Seconds.
+    DeferAccept, SetOnly, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32
+);
 
 /// A connection that was made, as its client saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +55,18 @@ pub fn listen(address: SocketAddr) -> TcpListener {
     listen_as(address, Protocol::TCP, false)
 }
 
-/// MPTCP, or TCP on a kernel that was built without it (Debian's 5.10): for tests in which it is one shape of several.
+/// Whether the kernel knows MPTCP. Where it does not (Debian builds 5.10 so) nobody can make such a socket.
+pub fn has_mptcp() -> bool {
+    match Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)) {
+        Ok(_) => true,
+        Err(e) if e.raw_os_error() == Some(libc::EPROTONOSUPPORT) => false,
+        Err(e) => panic!("no MPTCP socket: {e}"),
+    }
+}
+
+/// MPTCP, or TCP on a kernel that was built without it: for tests in which it is one shape of several.
 pub fn mptcp_or_tcp() -> Protocol {
-    if std::path::Path::new("/proc/sys/net/mptcp").exists() {
+    if has_mptcp() {
         return Protocol::MPTCP;
     }
     println!("this kernel has no MPTCP: TCP in its place");
@@ -73,6 +88,11 @@ pub fn listen_as(address: SocketAddr, protocol: Protocol, shared: bool) -> TcpLi
     socket.bind(&address.into()).unwrap_or_else(|e| fail(e));
     socket.listen(4096).unwrap_or_else(|e| fail(e));
     socket.into()
+}
+
+/// Holds connections back until data comes, for so many seconds: until then their children are in SYN-RECV.
+pub fn defer_accept(listener: &impl std::os::fd::AsFd, seconds: i32) -> nix::Result<()> {
+    nix::sys::socket::setsockopt(listener, DeferAccept, &seconds)
 }
 
 /// Connects within ten seconds.

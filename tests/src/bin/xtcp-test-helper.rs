@@ -1,23 +1,67 @@
-//! A process of its own for tests in which a process ends with a connection open.
+//! A process of its own for tests in which connections belong to somebody else.
 //!
-//! `xtcp-test-helper ADDRESS` connects there, says `connected`, and holds the connection. At a byte on its standard input
-//! it exits by itself; it also ends when its standard input does, so it never outlives the test.
+//! - `xtcp-test-helper ADDRESS` connects there, says `connected`, and holds the connection. At a byte on its standard input
+//!   it exits by itself.
+//! - `xtcp-test-helper half-open CGROUP PORT` joins the cgroup, opens listeners on the loopback addresses that wait for data
+//!   before they accept, connects to each, and says `connected`: the children stay in SYN-RECV. The IPv4 client is marked with
+//!   0x13, and its child is too where `tcp_fwmark_accept` is set.
+//!
+//! It also ends when its standard input does, so it never outlives the test.
 #![allow(clippy::print_stdout, reason = "it answers on standard output")]
 
 use std::io::{Read, stdin};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    let Some(address) = std::env::args().nth(1) else {
-        return ExitCode::from(2);
-    };
-    let Ok(stream) = TcpStream::connect(address) else {
-        return ExitCode::from(3);
-    };
+use anyhow::{Context, Result, bail};
+use socket2::{Domain, Protocol, Socket, Type};
+use xtcp_tests::traffic::defer_accept;
+
+fn main() -> Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [address] => {
+            let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+            hold(stream);
+        }
+        ["half-open", cgroup, port] => {
+            let port = port.parse().with_context(|| format!("{port} is no port"))?;
+            join(Path::new(cgroup))?;
+            hold([
+                half_open((Ipv4Addr::LOCALHOST, port).into())?,
+                half_open((Ipv6Addr::LOCALHOST, port).into())?,
+            ]);
+        }
+        _ => bail!("usage: xtcp-test-helper ADDRESS, or half-open CGROUP PORT"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Until a byte on standard input, or its end. Ends with all open: the kernel closes it, not this program.
+fn hold<T>(open: T) {
     println!("connected");
     let _ = stdin().read(&mut [0; 1]);
-    // Ends with the connection open: the kernel closes it, not this program.
-    std::mem::forget(stream);
-    ExitCode::SUCCESS
+    std::mem::forget(open);
+}
+
+fn join(cgroup: &Path) -> Result<()> {
+    std::fs::write(cgroup.join("cgroup.procs"), std::process::id().to_string())
+        .with_context(|| format!("join the cgroup {}", cgroup.display()))
+}
+
+/// A listener and its client; the connection between them waits for data.
+fn half_open(address: SocketAddr) -> Result<[Socket; 2]> {
+    let new = || Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
+    let listener = new().context("open a socket")?;
+    // Seconds; longer than any test takes.
+    defer_accept(&listener, 3_600).context("set TCP_DEFER_ACCEPT")?;
+    listener.bind(&address.into()).with_context(|| format!("bind {address}"))?;
+    listener.listen(16).with_context(|| format!("listen on {address}"))?;
+    let client = new().context("open a socket")?;
+    if address.is_ipv4() {
+        client.set_mark(0x13).context("mark a socket")?;
+    }
+    client.connect(&address.into()).with_context(|| format!("connect to {address}"))?;
+    Ok([listener, client])
 }

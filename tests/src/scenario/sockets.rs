@@ -28,10 +28,6 @@ pub(super) mod state {
 const LIMIT: Duration = Duration::from_secs(60);
 
 sockopt_impl!(
-    /// Connections are held back until data comes, seconds.
-    DeferAccept, SetOnly, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, i32
-);
-sockopt_impl!(
     /// The listener's queue for connections that came with data in their SYN.
     FastOpen, SetOnly, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, i32
 );

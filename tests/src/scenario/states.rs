@@ -3,16 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Result;
-use nix::sys::socket::setsockopt;
 use socket2::Socket;
 
 use super::Scenario;
 use super::conversation::Until;
 use super::sockets::{
-    DeferAccept, address_of, connect, deafen, join, listen, listen_on, pair, start_connect, state, tcp,
-    wait_state, write,
+    address_of, connect, deafen, join, listen, listen_on, pair, start_connect, state, tcp, wait_state, write,
 };
 use super::stage::Stage;
+use crate::traffic::defer_accept;
 use xtcp_inet_diag::request::{Dump, DumpBoth, Extensions, Protocol};
 use xtcp_inet_diag::socket_id::Family;
 use xtcp_inet_diag::state::{State, States};
@@ -120,7 +119,7 @@ fn syn_recv(stage: &mut Stage) -> Result<()> {
         stage.hold("deaf client", client);
     }
     let deferring = tcp(v4(24807))?;
-    setsockopt(&deferring, DeferAccept, &60)?;
+    defer_accept(&deferring, 60)?;
     listen_on(&deferring, v4(24807), 4)?;
     let client = tcp(v4(24807))?;
     connect(&client, v4(24807))?;

@@ -34,24 +34,6 @@ fn cgroup2() -> PathBuf {
     PathBuf::from(mount.expect("a cgroup2 mount: mount -t cgroup2 none DIR")[1])
 }
 
-/// Joins the cgroup, then opens a listener that waits for data before it accepts, and connects twice: both stay in
-/// SYN-RECV, one of them marked by its packets' mark (`tcp_fwmark_accept`).
-const HALF_OPEN: &str = "
-import os, socket, sys
-open(sys.argv[1] + '/cgroup.procs', 'w').write(str(os.getpid()))
-kept = []
-for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
-    listener = socket.socket(family)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 120)
-    listener.bind((host, 21010)); listener.listen()
-    client = socket.socket(family)
-    if family == socket.AF_INET: client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 0x13)
-    client.connect((host, 21010))
-    kept += [listener, client]
-print('ready', flush=True)
-sys.stdin.read()
-";
-
 #[derive(Default)]
 struct Held {
     streams: Vec<TcpStream>,
@@ -124,8 +106,9 @@ fn populate(held: &mut Held) {
     let listener = bound(local.into(), |_| ());
     listener.listen(16).unwrap();
     held.sockets.push(listener);
-    let mptcp = traffic::listen_as(four(5, 21_008), Protocol::MPTCP, false);
-    let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).unwrap();
+    let protocol = traffic::mptcp_or_tcp();
+    let mptcp = traffic::listen_as(four(5, 21_008), protocol, false);
+    let client = Socket::new(Domain::IPV4, Type::STREAM, Some(protocol)).unwrap();
     client.connect(&four(5, 21_008).into()).unwrap();
     held.streams.extend([traffic::accept(&mptcp), client.into()]);
     held.sockets.push(mptcp.into());
@@ -173,10 +156,12 @@ pub(super) fn world() -> World {
     let folder = cgroup.0.to_str().unwrap().to_owned();
     // From this thread: a process ends with the thread that started it.
     let inside = format!("--net={}", netns.path().display());
-    let half_open = Process::start("half-open", &["nsenter", &inside, "python3", "-c", HALF_OPEN, &folder]);
+    let helper = env!("CARGO_BIN_EXE_xtcp-test-helper");
+    let half_open = Process::start("half-open", &["nsenter", &inside, helper, "half-open", &folder, "21010"]);
     let half = format!("cgroup {folder}");
     let mut held = Held::default();
-    assert!(half_open.stdout.wait_for_more_than(0, Duration::from_secs(60)), "half-open connections");
+    let limit = Duration::from_secs(60);
+    assert!(half_open.stdout.wait_for(limit, |line| line == "connected").is_some(), "half-open connections");
     netns.run_in(|| {
         assert_eq!(ss("-t", "state syn-recv").len(), 2, "connections that wait for data");
         assert_eq!(ss("-t", &format!("state syn-recv {half}")).len(), 0, "they are in no cgroup yet");
