@@ -10,11 +10,11 @@ use std::process::{Command, Output};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::{setsockopt_impl, sockopt_impl};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 use xtcp_tests::agent::binary;
 use xtcp_tests::netns::Netns;
-use xtcp_tests::traffic::{accept, listen, listen_as};
+use xtcp_tests::traffic::{accept, has_mptcp, listen, listen_as, mptcp_or_tcp};
 
 sockopt_impl!(
     /// `struct tcp_md5sig`.
@@ -64,10 +64,11 @@ fn of(rows: &[XtcpFlatRecord], local: SocketAddr) -> &XtcpFlatRecord {
     found.unwrap_or_else(|| panic!("no row of {local}: {rows:#?}"))
 }
 
-/// A connection over MPTCP with 1000 bytes from its client.
+/// A connection with 1000 bytes from its client, over MPTCP where the kernel has it.
 fn mptcp_pair() -> (TcpStream, TcpStream) {
-    let listener = listen_as((Ipv4Addr::LOCALHOST, 0).into(), Protocol::MPTCP, false);
-    let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).unwrap();
+    let protocol = mptcp_or_tcp();
+    let listener = listen_as((Ipv4Addr::LOCALHOST, 0).into(), protocol, false);
+    let client = Socket::new(Domain::IPV4, Type::STREAM, Some(protocol)).unwrap();
     client.connect(&listener.local_addr().unwrap().into()).unwrap();
     let mut server = accept(&listener);
     let mut client = TcpStream::from(client);
@@ -80,6 +81,9 @@ fn mptcp_pair() -> (TcpStream, TcpStream) {
 fn a_subflow_of_mptcp_is_told_with_its_state() {
     let netns = Netns::named("subflow");
     let (client, _server) = netns.run_in(mptcp_pair);
+    if !has_mptcp() {
+        return it_is_said_that_there_is_none(&netns, client.local_addr().unwrap());
+    }
     let rows = rows(&netns, &[]);
     let row = of(&rows, client.local_addr().unwrap());
     assert_eq!((row.ulp_name.as_str(), row.tcp_info_bytes_sent), ("mptcp", 1000));
@@ -90,6 +94,21 @@ fn a_subflow_of_mptcp_is_told_with_its_state() {
     assert_eq!(row.mptcp_subflow_flags & (2 | 64 | 128), 2 | 64 | 128, "{}", row.mptcp_subflow_flags);
     // It is a TCP socket.
     assert_eq!((row.inet_diag_protocol, row.mptcp_info_token), (0, 0));
+}
+
+/// A kernel that was built without MPTCP has no subflows. Who asks for its sockets is told so, and gets those of TCP, which
+/// have nothing of MPTCP.
+fn it_is_said_that_there_is_none(netns: &Netns, local: SocketAddr) {
+    let output = dump(netns, &["--protocols", "tcp,mptcp"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{error}");
+    assert_eq!(error.matches("does not tell of MPTCP").count(), 1, "{error}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows: Vec<XtcpFlatRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let row = of(&rows, local);
+    assert_eq!((row.ulp_name.as_str(), row.tcp_info_bytes_sent), ("", 1000));
+    assert_eq!((row.mptcp_subflow_token_loc, row.mptcp_subflow_flags, row.mptcp_info_token), (0, 0, 0));
+    assert!(rows.iter().all(|row| row.inet_diag_protocol == 0), "rows of another protocol: {text}");
 }
 
 #[test]
@@ -119,6 +138,7 @@ fn keys_are_counted_peers_told_when_asked_and_a_key_never() {
 fn a_record_has_what_is_selected() {
     let netns = Netns::named("selected");
     let (client, _server) = netns.run_in(mptcp_pair);
+    let ulp = if has_mptcp() { "mptcp" } else { "" };
     let local = client.local_addr().unwrap();
     let cong = rows(&netns, &["--deserializers", "cong"]);
     let row = of(&cong, local);
@@ -134,7 +154,7 @@ fn a_record_has_what_is_selected() {
     // Whoever asks for BPF storages gets all sockets, those without one too.
     let all = rows(&netns, &["--deserializers", "all"]);
     let row = of(&all, local);
-    assert!(row.tcp_info_state == 1 && row.ulp_name == "mptcp" && row.sk_bpf_storages.is_empty());
+    assert!(row.tcp_info_state == 1 && row.ulp_name == ulp && row.sk_bpf_storages.is_empty());
 }
 
 #[test]
