@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -46,15 +46,15 @@ pub(crate) struct Options {
 /// What a guest gets.
 #[derive(clap::Args, Clone)]
 struct Machine {
-    /// Processors of the guest; default: 2, and 1 where they are emulated
-    #[arg(long, value_name = "NUMBER")]
-    smp: Option<u16>,
+    /// Processors of the guest; emulated ones take turns
+    #[arg(long, default_value_t = 2, value_name = "NUMBER")]
+    smp: u16,
     /// Memory of the guest in MiB
     #[arg(long, default_value_t = 2048, value_name = "MIB")]
     memory: u32,
-    /// End the guest after this many seconds
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
-    timeout: u64,
+    /// End the guest after this many seconds; default: 600, for `smoke` 1800, for `suite` 14400
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
     /// How the guest's processors are made: kvm, tcg (emulation), or kvm where a guest starts with it
     #[arg(long, default_value = "auto", value_name = "NAME")]
     accel: qemu::Choice,
@@ -66,7 +66,7 @@ struct Machine {
 impl Default for Machine {
     /// What a stage of a longer command uses: it has the host to itself.
     fn default() -> Self {
-        Self { smp: None, memory: 2048, timeout: 600, accel: qemu::Choice::Auto, jobs: 2 }
+        Self { smp: 2, memory: 2048, timeout: None, accel: qemu::Choice::Auto, jobs: 2 }
     }
 }
 
@@ -110,47 +110,33 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
     };
     let outcomes = if let Some(extent) = extent {
         let binaries = suite::prepare()?;
-        on_each(&names, &options.machine, |_, accelerator| binaries.work(extent, arguments, accelerator))?
+        let outcomes = on_each(&names, &options.machine, |_, accelerator| {
+            binaries.work(extent, arguments, accelerator)
+        })?;
+        outcomes.iter().flat_map(Outcome::notes).for_each(|note| println!("{note}"));
+        outcomes
     } else {
         let several = names.len() > 1;
         on_each(&names, &options.machine, |kernel, _| one_program(options, kernel, several))?
     };
-    let mut code = ExitCode::SUCCESS;
-    for Outcome { name, ended, .. } in &outcomes {
-        match ended {
-            Ok(Ended::Exited(0)) => {}
-            Ok(Ended::Exited(status)) => {
-                code = ExitCode::from(*status);
-                eprintln!("vm: kernel {name}: exit status {status}");
-            }
-            Ok(Ended::Interrupted) => return Ok(ExitCode::from(130)),
-            Err(error) => {
-                code = ExitCode::FAILURE;
-                eprintln!("vm: kernel {name}: {error:#}");
-            }
-        }
-    }
-    Ok(code)
+    let worst = outcomes.iter().map(|outcome| match &outcome.ended {
+        Ok(Ended::Exited(status)) => *status,
+        Ok(Ended::Interrupted) => 130,
+        Err(_) => 1,
+    });
+    Ok(ExitCode::from(worst.max().unwrap_or(0)))
 }
 
 /// The whole-program tests on every kernel as a stage of a longer command; notes what they came down to on each.
 pub(crate) fn stage(extent: suite::Extent, filters: &[String], notes: &mut Vec<String>) -> Result<()> {
     let binaries = suite::prepare()?;
     let names: Vec<&str> = kernel::names().collect();
-    let machine = Machine {
-        timeout: if extent == suite::Extent::Smoke { 600 } else { 4 * 3_600 },
-        ..Machine::default()
-    };
+    let machine = Machine::default();
     let outcomes = on_each(&names, &machine, |_, accelerator| binaries.work(extent, filters, accelerator))?;
     let mut failed = Vec::new();
-    for Outcome { name, ended, printed } in outcomes {
-        notes.extend(libtest::notes(&printed).map(|note| format!("{name}: {note}")));
-        match ended {
-            Ok(Ended::Exited(0)) => {}
-            Ok(Ended::Exited(status)) => failed.push(format!("kernel {name}: exit status {status}")),
-            Ok(Ended::Interrupted) => bail!("interrupted"),
-            Err(error) => failed.push(format!("kernel {name}: {error:#}")),
-        }
+    for outcome in outcomes {
+        notes.extend(outcome.notes());
+        failed.extend(outcome.failure());
     }
     if !failed.is_empty() {
         bail!("{}", failed.join("; "));
@@ -171,6 +157,21 @@ struct Work {
     terminal: bool,
     /// Where the files go that it leaves.
     out: Option<PathBuf>,
+    /// How long it may take, and for how much of that it may say nothing, where the command line does not say.
+    limits: Limits,
+}
+
+/// How long a guest's work may take.
+struct Limits {
+    all: Duration,
+    silence: Duration,
+}
+
+impl Default for Limits {
+    /// A program of somebody who waits for it.
+    fn default() -> Self {
+        Self { all: Duration::from_secs(600), silence: Duration::MAX }
+    }
 }
 
 /// What became of one guest.
@@ -179,6 +180,27 @@ struct Outcome {
     ended: Result<Ended>,
     /// What it wrote to standard output.
     printed: String,
+    /// How long it took, the way to a kernel included.
+    took: Duration,
+}
+
+impl Outcome {
+    /// What its tests came down to.
+    fn notes(&self) -> Vec<String> {
+        let took = format!("{}: {} s", self.name, self.took.as_secs());
+        let notes = libtest::notes(&self.printed).map(|note| format!("{}: {note}", self.name));
+        std::iter::once(took).chain(notes).collect()
+    }
+
+    /// Why it is no success.
+    fn failure(&self) -> Option<String> {
+        match &self.ended {
+            Ok(Ended::Exited(0)) => None,
+            Ok(Ended::Exited(status)) => Some(format!("kernel {}: exit status {status}", self.name)),
+            Ok(Ended::Interrupted) => Some(format!("kernel {}: interrupted", self.name)),
+            Err(error) => Some(format!("kernel {}: {error:#}", self.name)),
+        }
+    }
 }
 
 /// Runs a guest of each kernel, `--jobs` at once; the outcomes come in the order of the names.
@@ -207,11 +229,20 @@ fn on_each(
             let number = next.fetch_add(1, Ordering::Relaxed);
             names.get(number).map(|name| (number, name))
         } {
+            let start = Instant::now();
             let (ended, printed) = match one(name) {
                 Ok((ended, printed)) => (Ok(ended), printed),
                 Err(error) => (Err(error), String::new()),
             };
-            outcomes.push((number, Outcome { name: (*name).to_owned(), ended, printed }));
+            let outcome = Outcome { name: (*name).to_owned(), ended, printed, took: start.elapsed() };
+            if let Some(why) = outcome.failure() {
+                eprintln!("vm: {why}");
+            }
+            let interrupted = matches!(outcome.ended, Ok(Ended::Interrupted));
+            outcomes.push((number, outcome));
+            if interrupted {
+                break;
+            }
         }
         outcomes
     };
@@ -263,13 +294,10 @@ fn run(
     }
     let guest = Guest {
         kernel,
-        // A kernel that patches its code while another emulated processor runs it may die of that, in the middle of anything.
-        smp: machine.smp.unwrap_or(match accelerator {
-            Accelerator::Kvm => 2,
-            Accelerator::Tcg => 1,
-        }),
+        smp: machine.smp,
         memory: machine.memory,
-        limit: Duration::from_secs(machine.timeout),
+        limit: machine.timeout.map_or(work.limits.all, Duration::from_secs),
+        patience: work.limits.silence,
         talk: match work.terminal {
             true => Talk::Terminal,
             false if several => Talk::Prefixed(format!("[{}] ", kernel.name)),

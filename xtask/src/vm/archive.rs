@@ -29,7 +29,7 @@ pub(crate) struct Package {
 pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 impl Archive {
-    /// Fetches the indexes of `suites` into `home` unless they are fresh.
+    /// Fetches the indexes of `suites` into `home` unless they are fresh; they are not once [`Self::forget`] was called.
     pub(crate) fn of(home: &Path, suites: &[&str]) -> Result<Self> {
         let archive =
             Self { home: home.join("apt"), suites: suites.iter().map(|&suite| suite.to_owned()).collect() };
@@ -40,7 +40,7 @@ impl Archive {
         let sources = archive.sources();
         let list = archive.home.join("sources.list");
         let same = fs::read_to_string(&list).is_ok_and(|was| was == sources);
-        let stamp = archive.home.join("fetched");
+        let stamp = archive.stamp();
         let age = stamp.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
         if same && age.is_some_and(|age| age < FRESH) {
             return Ok(archive);
@@ -53,6 +53,16 @@ impl Archive {
             .context("fetch the suites' indexes")?;
         fs::write(&stamp, "").with_context(|| format!("write {}", stamp.display()))?;
         Ok(archive)
+    }
+
+    fn stamp(&self) -> PathBuf {
+        self.home.join("fetched")
+    }
+
+    /// Has the indexes of the suites in `home` fetched again: the mirror may have other packages by now.
+    pub(crate) fn forget(home: &Path) {
+        // Where there is none, they are fetched anyway.
+        let _ = fs::remove_file(Self { home: home.join("apt"), suites: Vec::new() }.stamp());
     }
 
     /// The suites, for messages.
@@ -93,7 +103,8 @@ impl Archive {
 
     /// Fetches a package's newest version into `folder`; apt refuses one that has not the index's SHA256.
     pub(crate) fn download(&self, name: &str, folder: &Path) -> Result<PathBuf> {
-        let planned = output(self.apt("apt-get").args(["--print-uris", "download", name]))?;
+        let planned = output(self.apt("apt-get").args(["--print-uris", "download", name]))
+            .with_context(|| format!("find the file of package {name}"))?;
         let mut words = planned.split_whitespace();
         let (url, file) =
             (words.next().unwrap_or_default().trim_matches('\''), words.next().unwrap_or_default());
@@ -104,7 +115,7 @@ impl Archive {
         let mut fetch = Command::new("env");
         fetch.arg("--chdir").arg(folder).arg("apt-get").args(self.settings());
         fetch.args(["-o", "APT::Sandbox::User=root", "download", name]);
-        output(&mut fetch).with_context(|| format!("fetch {path}"))?;
+        output(&mut fetch).with_context(|| format!("fetch package {name} ({path})"))?;
         let deb = folder.join(file);
         if file.is_empty() || !deb.is_file() {
             bail!("apt fetched {path} and left no {}", deb.display());
@@ -133,6 +144,10 @@ impl Archive {
             "-oDir::Etc::preferencesparts=/dev/null",
             "-oAPT::Architecture=amd64",
             "-oAcquire::Languages=none",
+            // A mirror that stumbles is asked again, one that says nothing is given up.
+            "-oAcquire::Retries=3",
+            "-oAcquire::http::Timeout=60",
+            "-oAcquire::https::Timeout=60",
             "-oAcquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
         ];
         settings.extend(fixed.map(str::to_owned));

@@ -33,6 +33,9 @@ const KERNELS: [(&str, &[&str]); 4] = [
 /// The package that depends on the newest kernel of a suite.
 const META: &str = "linux-image-cloud-amd64";
 
+/// Between two attempts to fetch a kernel.
+const PAUSES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+
 /// The names that `--kernel all` stands for.
 pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     KERNELS.iter().map(|(name, _)| *name)
@@ -46,7 +49,7 @@ pub(crate) fn fetch(name: &str) -> Result<Kernel> {
     let home = workspace::target().join("vm").join(name);
     fs::create_dir_all(&home).with_context(|| format!("create {}", home.display()))?;
     let _lock = lock(&home.join("lock"))?;
-    let fetched = (|| {
+    let fetch = || {
         let archive = Archive::of(&home, suites)?;
         let package = if known.is_some() {
             archive.dependency(META, "linux-image-")?
@@ -54,7 +57,16 @@ pub(crate) fn fetch(name: &str) -> Result<Kernel> {
             archive.newest(&format!("linux-image-{name}."), "-cloud-amd64")?
         };
         unpacked(&home, &archive, &package)
-    })();
+    };
+    let mut fetched = fetch();
+    for pause in PAUSES {
+        let Err(error) = &fetched else { break };
+        println!("kernel {name}: {error:#}; again in {} s", pause.as_secs());
+        std::thread::sleep(pause);
+        // The mirror may have taken the package away for a newer one, or was in the middle of that.
+        Archive::forget(&home);
+        fetched = fetch();
+    }
     let folder = fetched.with_context(|| format!("kernel {name} ({})", suites.join(", ")))?;
     Ok(Kernel { name: name.to_owned(), image: folder.join("vmlinuz"), modules: folder })
 }

@@ -5,8 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,7 @@ impl Accelerator {
             smp: 1,
             memory: 512,
             limit: Duration::from_secs(20),
+            patience: Duration::MAX,
             talk: Talk::Nowhere,
             out: None,
         };
@@ -74,7 +75,9 @@ impl Accelerator {
     fn name(self) -> &'static str {
         match self {
             Self::Kvm => "kvm",
-            Self::Tcg => "tcg,thread=multi",
+            // With a thread for each processor, one that runs into code which another patches (a tracepoint that is
+            // switched on) can die of the breakpoint that was there. On one thread they take turns.
+            Self::Tcg => "tcg,thread=single",
         }
     }
 }
@@ -103,29 +106,27 @@ pub(crate) struct Guest<'a> {
     pub(crate) smp: u16,
     /// MiB.
     pub(crate) memory: u32,
+    /// For how long it may run.
     pub(crate) limit: Duration,
+    /// For how long the program may say nothing.
+    pub(crate) patience: Duration,
     pub(crate) talk: Talk,
     /// Where the files go that the program leaves.
     pub(crate) out: Option<PathBuf>,
 }
 
 impl Guest<'_> {
-    /// [`Self::boot`], again if the guest dies before the program starts: emulation runs several processors on as many
-    /// threads, and a kernel that patches its own code while another processor is in it may fall over that.
+    /// [`Self::boot`], again if an emulated guest dies or hangs before the program starts: that says nothing of the program.
     pub(crate) fn run(&self, tree: &Tree, accelerator: Accelerator) -> Result<(Ended, String)> {
         let mut boots = 1;
         loop {
             match self.boot(tree, accelerator)? {
                 Boot::Ended(ended, printed) => return Ok((ended, printed)),
                 Boot::Died(why) if accelerator == Accelerator::Kvm || boots == MAX_BOOTS => {
-                    bail!("the guest died before the program started (boot {boots} of {MAX_BOOTS}): {why}");
+                    bail!("the program was not started (boot {boots} of {MAX_BOOTS}): {why}");
                 }
                 Boot::Died(why) => {
-                    let last = why.lines().last().unwrap_or_default();
-                    println!(
-                        "vm: kernel {} died before the program started ({last}): again",
-                        self.kernel.name
-                    );
+                    println!("vm: kernel {} did not start the program, again: {why}", self.kernel.name);
                 }
             }
             boots += 1;
@@ -146,7 +147,7 @@ impl Guest<'_> {
             [SIGINT, SIGTERM, SIGHUP].map(|signal| signal_hook::flag::register(signal, Arc::clone(&stop)));
         let mut command = self.command(&files, accelerator);
         let child = command.spawn().with_context(|| format!("start {}", shown(&command)))?;
-        let waited = self.follow(child, &stop);
+        let waited = self.follow(child, &stop, &files.path("status"));
         for handler in handlers {
             signal_hook::low_level::unregister(handler.context("catch signals")?);
         }
@@ -156,18 +157,21 @@ impl Guest<'_> {
         let status = said.lines().find_map(|line| line.strip_prefix("exit ")?.parse().ok());
         match (how, status) {
             (Waited::Interrupted, _) => Ok(Boot::Ended(Ended::Interrupted, printed)),
-            (Waited::TooLong, _) => {
-                bail!(
-                    "the program did not end in {} s (--timeout); console:\n{}",
-                    self.limit.as_secs(),
-                    console()
-                )
+            (Waited::TooLong(why), _) if said.is_empty() => {
+                Ok(Boot::Died(format!("{why}; console:\n{}", console())))
+            }
+            (Waited::TooLong(why), _) => {
+                bail!("{why}; its last words: {}; console:\n{}", last(&printed), console())
             }
             (Waited::Ended(how), None) if said.is_empty() => {
                 Ok(Boot::Died(format!("{how}; console:\n{}", console())))
             }
             (Waited::Ended(how), None) => {
-                bail!("the guest died before the program ended ({how}); console:\n{}", console())
+                bail!(
+                    "the guest died before the program ended ({how}); its last words: {}; console:\n{}",
+                    last(&printed),
+                    console()
+                )
             }
             (Waited::Ended(_), Some(status)) => {
                 if let Some(out) = &self.out {
@@ -221,14 +225,20 @@ impl Guest<'_> {
         qemu
     }
 
-    fn follow(&self, child: Child, stop: &AtomicBool) -> Result<(Waited, String)> {
+    fn follow(&self, child: Child, stop: &AtomicBool, status: &Path) -> Result<(Waited, String)> {
         let mut qemu = Qemu(child);
         let prefix = if let Talk::Prefixed(prefix) = &self.talk { prefix.clone() } else { String::new() };
+        let heard = Arc::new(Mutex::new(Instant::now()));
         let relays = [
-            qemu.0.stdout.take().map(|stream| relay(stream, io::stdout(), prefix.clone())).transpose()?,
-            qemu.0.stderr.take().map(|stream| relay(stream, io::stderr(), prefix)).transpose()?,
+            qemu.0
+                .stdout
+                .take()
+                .map(|stream| relay(stream, io::stdout(), prefix.clone(), &heard))
+                .transpose()?,
+            qemu.0.stderr.take().map(|stream| relay(stream, io::stderr(), prefix, &heard)).transpose()?,
         ];
         let start = Instant::now();
+        let silent = || heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
         let waited = loop {
             if let Some(status) = qemu.0.try_wait().context("wait for QEMU")? {
                 break Waited::Ended(status.to_string());
@@ -237,7 +247,14 @@ impl Guest<'_> {
                 break Waited::Interrupted;
             }
             if start.elapsed() > self.limit {
-                break Waited::TooLong;
+                break Waited::TooLong(format!("it did not end in {} s (--timeout)", self.limit.as_secs()));
+            }
+            let silent = silent();
+            if silent > self.patience {
+                break Waited::TooLong(format!("nothing was heard for {} s", silent.as_secs()));
+            }
+            if start.elapsed() > BOOT && fs::metadata(status).map_or(true, |file| file.len() == 0) {
+                break Waited::TooLong(format!("it did not boot in {} s", BOOT.as_secs()));
             }
             std::thread::sleep(Duration::from_millis(20));
         };
@@ -257,10 +274,14 @@ enum Boot {
 /// How often a guest is tried that dies before the program starts.
 const MAX_BOOTS: u32 = 3;
 
+/// For how long a guest may boot: it takes seconds, more where it is emulated by processors that others use.
+const BOOT: Duration = Duration::from_secs(300);
+
 enum Waited {
     Ended(String),
     Interrupted,
-    TooLong,
+    /// Ended by this process: why.
+    TooLong(String),
 }
 
 /// The process, which ends with its handle.
@@ -279,7 +300,9 @@ fn relay(
     stream: impl Read + Send + 'static,
     mut to: impl Write + Send + 'static,
     prefix: String,
+    heard: &Arc<Mutex<Instant>>,
 ) -> Result<JoinHandle<Vec<u8>>> {
+    let heard = Arc::clone(heard);
     let pass_on = move || {
         let (mut stream, mut all) = (BufReader::new(stream), Vec::new());
         loop {
@@ -288,6 +311,7 @@ fn relay(
                 Ok(length) if length > 0 => {}
                 _ => return all,
             }
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             all.extend_from_slice(&line);
             line.splice(0..0, prefix.bytes());
             // A terminal that is gone is no reason to stop the guest.
@@ -319,6 +343,11 @@ impl Drop for Files {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// The last line of what a program printed.
+fn last(printed: &str) -> &str {
+    printed.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("none")
 }
 
 fn last_lines(path: &Path, number: usize) -> String {
