@@ -21,6 +21,7 @@ pub mod fleet;
 pub mod grpc;
 pub mod host;
 pub mod http;
+pub mod mmdb;
 pub mod nats;
 pub mod netns;
 pub mod process;

@@ -2,6 +2,7 @@
 //! namespace is polled on the clock.
 
 pub mod agent;
+pub mod asn;
 pub mod change_event;
 pub mod cli;
 pub mod clock;
@@ -18,10 +19,12 @@ pub mod grpc;
 pub mod load;
 pub mod logging;
 pub mod marshaller;
+pub mod mask;
 pub mod metrics;
 pub mod netns;
 pub mod offline;
 pub mod once;
+pub mod owners;
 pub mod pcap;
 pub mod preflight;
 pub mod printer;
@@ -29,4 +32,5 @@ pub mod record;
 pub mod scheduler;
 pub mod selection;
 pub mod sys;
+pub mod users;
 pub mod workload;
