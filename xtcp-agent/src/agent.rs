@@ -1,6 +1,7 @@
 //! The composition root: the only module that knows every other one. Builds them from a `Config`, runs them until told
 //! to stop, and takes them down in order.
 
+pub(crate) mod attribution;
 mod driver;
 mod greeting;
 mod identity;
@@ -91,6 +92,8 @@ pub enum RunError {
     Discover(#[from] DiscoverError),
     #[error(transparent)]
     Watch(#[from] WatchError),
+    #[error(transparent)]
+    Attribution(#[from] attribution::AttributionError),
     #[error("--ebpf require: {0}")]
     Ebpf(#[from] EbpfError),
     /// A system call at start.
@@ -245,9 +248,14 @@ async fn start(config: Config) -> Result<Running, RunError> {
     )
     .await?;
 
+    let extras = attribution::extras(&config.attribution, &meters.attribution)?;
+    let (mask, systems) = (extras.mask.clone(), extras.systems.clone());
+    let owners = attribution::owners(&config.attribution, directory.clone(), &meters.attribution);
+    let owner_threads = attribution::fill(&owners, &config.attribution)?;
     let shared = Shared {
         settings: Arc::new(questions(&config, own)),
-        builder: Builder::new(host.clone(), kernel_version()),
+        builder: Builder::new(host.clone(), kernel_version()).with(extras),
+        owners: owners.clone(),
         clock: Arc::clone(&clock),
         counter: Arc::new(AtomicU64::new(0)),
         metrics: meters.collector,
@@ -280,12 +288,14 @@ async fn start(config: Config) -> Result<Running, RunError> {
         look_up_established: config.poll.states().contains(State::Established),
         look_up_listeners: config.poll.states().contains(State::Listen),
         directory: directory.clone(),
+        owners: owners.clone(),
+        mask,
         handles: handles != Handles::Unsupported,
         metrics: meters.engine,
     });
 
     let (polls_to, polls) = mpsc::channel::<PollRequest>(64);
-    let services = vec![
+    let mut services = vec![
         service(
             "metrics",
             metrics::serve(
@@ -311,6 +321,10 @@ async fn start(config: Config) -> Result<Running, RunError> {
             ),
         ),
     ];
+    if let Some(systems) = systems {
+        services
+            .push(tokio::spawn(systems.follow(meters.attribution.systems.clone(), stop_services.clone())));
+    }
     let (batches_to, batches) = mpsc::channel(EVENT_BATCHES);
     say_what_runs(&config, &served, loaded.as_ref());
     let (drain, control) = match loaded {
@@ -322,6 +336,8 @@ async fn start(config: Config) -> Result<Running, RunError> {
     };
     let driver = Driver::new(driver::Means {
         engine,
+        owners,
+        owner_threads,
         threads,
         done,
         batches: Some(batches).filter(|_| control.is_some()),

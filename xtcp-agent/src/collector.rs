@@ -28,6 +28,7 @@ use xtcp_proto::flat_record::v1::xtcp_flat_record::RecordMethod;
 use crate::clock::{self, Clock};
 use crate::netns::enter::{EnterError, Visitor};
 use crate::netns::{NetnsId, Target};
+use crate::owners::{Known, Owners, View};
 use crate::record::builder::{Builder, Context, RowFields, Template};
 use crate::record::{RowChunk, Rows};
 use crate::scheduler::{Completion, DumpRequest, Lookup, Scope};
@@ -97,6 +98,7 @@ pub struct Collector {
     kernel_mptcp: bool,
     settings: Arc<Settings>,
     builder: Builder,
+    owners: Owners,
     clock: Arc<Clock>,
     counter: Arc<AtomicU64>,
     metrics: CollectorMetrics,
@@ -115,6 +117,7 @@ struct Delivery<'a> {
     own: HashSet<u32>,
     /// What passes, in the namespace that is asked.
     program: Program,
+    owners: View,
 }
 
 impl Collector {
@@ -139,6 +142,7 @@ impl Collector {
             states,
             own: HashSet::new(),
             program: Program::EVERYTHING,
+            owners: self.owners.view(),
         };
         let mut complete = false;
         let mut why = None;
@@ -291,11 +295,15 @@ impl Collector {
                     counter: 0,
                     event_sequence: lookup.event_sequence,
                     owner: lookup.owner.as_ref(),
+                    workload: None,
                 };
                 match Row::new_as(payload, reading) {
                     Ok(row) if !is_asked_for(lookup, &row, payload) => metrics.looked_up("other_socket"),
                     Ok(row) => {
                         metrics.looked_up("found");
+                        if let (0, Some(owner)) = (lookup.cookie, lookup.owner) {
+                            delivery.owners.name(row.cookie(), owner);
+                        }
                         if !delivery.passes(payload) {
                             return;
                         }
@@ -338,7 +346,21 @@ impl Delivery<'_> {
             metrics.own_row();
             return false;
         }
-        let fields = RowFields { counter: counter.fetch_add(1, Ordering::Relaxed) + 1, ..fields };
+        let known = self.owner(row, &fields);
+        let workload = match known.as_ref().and_then(|known| known.workload.clone()) {
+            None => self.owners.of_cgroup(row.cgroup_id()),
+            known => known,
+        };
+        if workload.as_ref().is_some_and(|workload| workload.opted_out) {
+            metrics.opted_out_row();
+            return false;
+        }
+        let fields = RowFields {
+            counter: counter.fetch_add(1, Ordering::Relaxed) + 1,
+            event_sequence: fields.event_sequence,
+            owner: known.as_ref().map(|known| &known.owner),
+            workload: workload.as_ref(),
+        };
         match template.append(row, fields, &mut self.rows) {
             Ok(findings) => {
                 metrics.attributes(&findings);
@@ -348,6 +370,14 @@ impl Delivery<'_> {
                 metrics.malformed_row(&error);
                 false
             }
+        }
+    }
+
+    /// A lookup carries the owner that its event told.
+    fn owner(&self, row: &Row<'_>, fields: &RowFields<'_>) -> Option<Known> {
+        match fields.owner {
+            Some(owner) => Some(self.owners.told(*owner)),
+            None => self.owners.of(row.cookie(), row.inode()),
         }
     }
 

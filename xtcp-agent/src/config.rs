@@ -3,6 +3,7 @@
 //! Never does: act on a setting. A new option is a field in one of the groups with its doc, unit and range; the
 //! environment variable, the key of the file and the help follow from it.
 
+mod attribution;
 mod ebpf;
 mod error;
 mod file;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
+pub use attribution::Attribution;
 pub use ebpf::Ebpf;
 pub use error::{ConfigError, ConfigErrors, Source};
 pub use layer::Surroundings;
@@ -29,7 +31,7 @@ pub use poll::{Lookup, Poll};
 pub use sample::default_file_text;
 pub use service::{Identity, Listen, Log, Program};
 pub(crate) use value::duration;
-pub use value::{EbpfMode, LogFormat, OwnConnections, format_bytes};
+pub use value::{EbpfMode, LogFormat, OwnConnections, ProcessScan, UserNames, format_bytes};
 pub use workload::Workload;
 
 /// File that is read when `--config` names none.
@@ -48,6 +50,8 @@ pub struct Config {
     pub netns: Netns,
     #[command(flatten)]
     pub workload: Workload,
+    #[command(flatten)]
+    pub attribution: Attribution,
     #[command(flatten)]
     pub records: Records,
     #[command(flatten)]

@@ -21,9 +21,11 @@ use crate::collector::{Done, Job};
 use crate::config::OwnConnections;
 use crate::connections::{Connections, Observation};
 use crate::event::{Event, EventBatch};
+use crate::mask::Mask;
 use crate::netns::filter::NetnsFilter;
 use crate::netns::registry::{Registry, Source};
 use crate::netns::{Door, NetnsId, Snapshot};
+use crate::owners::Owners;
 use crate::scheduler::{Completion, Lookup, PollFinished, Scheduler};
 use crate::workload::Directory;
 
@@ -58,6 +60,10 @@ pub struct Parts {
     pub directory: Directory,
     /// Namespaces can be entered by handle.
     pub handles: bool,
+    /// Owners of sockets, for the rows of polls.
+    pub owners: Owners,
+    /// What becomes of addresses in events.
+    pub mask: Option<Mask>,
     /// Counters.
     pub metrics: EngineMetrics,
 }
@@ -287,12 +293,16 @@ impl Engine {
             self.parts.metrics.excluded_event();
             return;
         }
-        let event = match &known.closed {
+        self.remember(seen, &known);
+        let mut event = match &known.closed {
             Some(closed) => {
                 change_event::tcp_close(seen, numbers.unwrap_or(&TcpNumbers::default()), &known, closed)
             }
             None => change_event::tcp_state(seen, &known),
         };
+        if let Some(mask) = &self.parts.mask {
+            mask.event(&mut event);
+        }
         match self.parts.ports.verdict(seen) {
             Verdict::Pass => {}
             Verdict::Wait => {
@@ -310,6 +320,15 @@ impl Engine {
         }
         if located && seen.flags & socket::MPTCP == 0 {
             self.trigger(now, seen, &known);
+        }
+    }
+
+    /// Keeps the owner for the rows of polls, as long as the socket lives.
+    fn remember(&self, seen: &Transition, known: &Observation) {
+        if known.closed.is_some() {
+            self.parts.owners.forget(known.cookie);
+        } else if let Some(owner) = known.owner {
+            self.parts.owners.learn(known.cookie, owner, seen.header.ktime_ns);
         }
     }
 

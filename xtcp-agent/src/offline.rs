@@ -19,5 +19,8 @@ pub fn decode(settings: &Resolved, options: &DecodeOptions) -> ExitCode {
     if !wrong.is_empty() {
         return crate::cli::refuse(&ConfigErrors(wrong));
     }
-    decode::decode(&options::assemble(options, settings))
+    match options::extras(settings) {
+        Ok(extras) => decode::decode(&options::assemble(options, settings), extras),
+        Err(error) => decode::fail(&error.to_string()),
+    }
 }

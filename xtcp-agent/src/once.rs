@@ -62,6 +62,12 @@ pub fn capture(settings: Resolved, options: &CaptureOptions) -> ExitCode {
         Ok(config) => config,
         Err(stop) => return stop,
     };
+    if config.attribution.mask_addresses.is_some() {
+        return failed(
+            "--mask-addresses: a capture holds what the kernel sent, addresses and all, and cannot be masked; `dump` can, \
+             and `decode` of a capture",
+        );
+    }
     let tap = match CaptureTap::create(&options.output) {
         Ok(tap) => Arc::new(tap),
         Err(error) => return failed(&error.to_string()),

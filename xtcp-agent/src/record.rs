@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 pub mod builder;
+mod template;
 
 use std::sync::Arc;
 

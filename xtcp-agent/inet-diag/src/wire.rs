@@ -22,6 +22,9 @@ mod writer;
 
 use writer::{NUMBERS_ROOM, Writer};
 
+/// Number of `INET_DIAG_CGROUP_ID`.
+const CGROUP_ID: u16 = 21;
+
 /// What a record says beside the row. The runs are whole protobuf fields in ascending order.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -161,6 +164,14 @@ impl<'a> Row<'a> {
     #[inline]
     pub fn inode(&self) -> u32 {
         u32::at(self.header, 68).unwrap_or_default()
+    }
+
+    /// Id of the socket's cgroup, version 2 (5.8, `INET_DIAG_CGROUP_ID`); 0 where the kernel does not tell it.
+    #[inline]
+    pub fn cgroup_id(&self) -> u64 {
+        let mut found = Walk::new(self.attributes).map_while(Result::ok);
+        let payload = found.find_map(|(number, payload)| (number == CGROUP_ID).then_some(payload));
+        payload.and_then(|payload| u64::at(payload, 0)).unwrap_or(0)
     }
 
     /// What [`write`](Self::write) would find wrong with the attributes.

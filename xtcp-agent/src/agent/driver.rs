@@ -23,6 +23,7 @@ use crate::netns::label::printable_path;
 use crate::netns::metrics::DiscoveryMetrics;
 use crate::netns::nsid::{Notices, Nsids, Told};
 use crate::netns::watch::{Hint, MountWatch};
+use crate::owners::Owners;
 use crate::workload::Directory;
 
 /// A namespace is made before it is mounted: mounts are looked at this long after a hint, and once more.
@@ -34,6 +35,8 @@ const SCOUT_RETRY: Duration = Duration::from_millis(2);
 /// Everything that the loop holds.
 pub(super) struct Means {
     pub(super) engine: Engine,
+    pub(super) owners: Owners,
+    pub(super) owner_threads: Vec<std::thread::JoinHandle<()>>,
     pub(super) threads: Vec<WorkerHandle>,
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) batches: Option<mpsc::Receiver<EventBatch>>,
@@ -232,6 +235,7 @@ impl Driver {
         if let Some(poll) = means.engine.finished_poll(now) {
             tracing::debug!(?poll, "poll ended");
             means.rows.poll_ended(poll.number);
+            means.owners.poll_ended();
             means.readiness.set("polls", Ok(()));
             self.last_poll = Some(Instant::now());
         }
@@ -313,6 +317,7 @@ impl Driver {
             Err(error) => tracing::warn!(%error, "clocks cannot be read"),
         }
         means.engine.report();
+        means.owners.report();
         if let Some(control) = &means.control {
             match control.counters() {
                 Ok(counters) => means.ebpf_metrics.report(&counters),
@@ -346,11 +351,13 @@ impl Driver {
                 tracing::warn!(%error, "the ring buffer's reader failed");
             }
         }
-        let Means { threads, mut done, looks, mut scout, .. } = self.means;
+        let Means { owners, owner_threads, threads, mut done, looks, mut scout, .. } = self.means;
+        owners.stop();
         drop(looks);
         let ended = tokio::task::spawn_blocking(move || {
             scout.stop();
-            threads.into_iter().map(WorkerHandle::join).filter(Result::is_err).count()
+            let owners = owner_threads.into_iter().map(std::thread::JoinHandle::join);
+            threads.into_iter().map(WorkerHandle::join).chain(owners).filter(Result::is_err).count()
         });
         while done.recv().await.is_some() {}
         if ended.await.is_ok_and(|panicked| panicked > 0) {

@@ -2,6 +2,7 @@
 
 use prometheus::Registry;
 
+use super::attribution::AttributionMetrics;
 use crate::collector::CollectorMetrics;
 use crate::ebpf::EbpfMetrics;
 use crate::engine::EngineMetrics;
@@ -22,6 +23,7 @@ pub(super) struct Meters {
     pub(super) destination: destination::Metrics,
     pub(super) sinks: SinkMetrics,
     pub(super) grpc: GrpcMetrics,
+    pub(super) attribution: AttributionMetrics,
 }
 
 impl Meters {
@@ -37,6 +39,7 @@ impl Meters {
             destination: destination::Metrics::register(registry)?,
             sinks: SinkMetrics::register(registry)?,
             grpc: GrpcMetrics::register(registry)?,
+            attribution: AttributionMetrics::register(registry)?,
         })
     }
 }

@@ -26,6 +26,7 @@ pub struct CollectorMetrics {
     malformed_rows: IntCounter,
     repeated_rows: IntCounter,
     own_rows: IntCounter,
+    opted_out_rows: IntCounter,
     foreign_messages: IntCounter,
 }
 
@@ -101,6 +102,10 @@ impl CollectorMetrics {
             own_rows: one(
                 "xtcp_own_rows_total",
                 "Rows of the agent's own connections, left out of dumps (--own-connections).",
+            )?,
+            opted_out_rows: one(
+                "xtcp_opted_out_rows_total",
+                "Rows left out because the process or cgroup of the socket belongs to a workload that opted out.",
             )?,
             foreign_messages: one(
                 "xtcp_foreign_messages_total",
@@ -186,6 +191,10 @@ impl CollectorMetrics {
 
     pub(super) fn own_row(&self) {
         self.own_rows.inc();
+    }
+
+    pub(super) fn opted_out_row(&self) {
+        self.opted_out_rows.inc();
     }
 
     pub(super) fn foreign_message(&self) {

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::netns::enter::{EnterError, Visitor};
 use crate::netns::handle::Handles;
 use crate::netns::{NetnsId, Target};
+use crate::owners::Owners;
 use crate::record::builder::Builder;
 use crate::scheduler::{Completion, DumpRequest};
 use crate::workload::Workload;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub settings: Arc<Settings>,
     /// Makes the records.
     pub builder: Builder,
+    /// Owners of sockets.
+    pub owners: Owners,
     /// Wall time.
     pub clock: Arc<Clock>,
     /// Numbers the rows of this process.
@@ -91,7 +94,7 @@ pub fn spawn(
 ) -> io::Result<WorkerHandle> {
     let (jobs, mut queue) = mpsc::channel::<Job>(1);
     let thread = thread::Builder::new().name(format!("xtcp-netns-{number}")).spawn(move || {
-        let Shared { settings, builder, clock, counter, metrics, handles, tap } = shared;
+        let Shared { settings, builder, owners, clock, counter, metrics, handles, tap } = shared;
         let visitor = match Visitor::new(handles) {
             Ok(visitor) => visitor,
             Err(error) => {
@@ -106,6 +109,7 @@ pub fn spawn(
             kernel_mptcp: true,
             settings,
             builder,
+            owners,
             clock,
             counter,
             metrics,

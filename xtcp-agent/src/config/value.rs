@@ -172,6 +172,24 @@ pub enum OwnConnections {
     Include,
 }
 
+/// When descriptors of all processes are looked through.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessScan {
+    /// Never
+    Off,
+    /// Once, when the agent starts
+    Start,
+}
+
+/// Whether users' names are looked up.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserNames {
+    /// Rows have user ids only
+    Off,
+    /// Rows have names too
+    On,
+}
+
 /// How log lines are written to standard error.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

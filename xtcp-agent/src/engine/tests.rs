@@ -4,6 +4,7 @@ use xtcp_proto::event::v1::EventKind;
 use super::*;
 use crate::event::NetnsEvent;
 use crate::netns::enter::EnterError;
+use crate::owners::{self, OwnerMetrics, Owners};
 use crate::record::Reason;
 use crate::scheduler::{Completion, Scope, Settings};
 
@@ -38,6 +39,12 @@ fn filtered(include: &[&str], exclude: &[&str]) -> Engine {
         look_up_established: true,
         look_up_listeners: true,
         directory: Directory::detached(),
+        owners: Owners::new(
+            owners::Settings { bytes: 1 << 20, proc: "/nonexistent".into() },
+            Directory::detached(),
+            OwnerMetrics::register(&prometheus::Registry::new()).unwrap(),
+        ),
+        mask: None,
         handles: true,
         metrics: EngineMetrics::register(&prometheus::Registry::new()).unwrap(),
     });

@@ -19,7 +19,7 @@ use crate::marshaller::Marshaller;
 use crate::netns::NetnsId;
 use crate::pcap::{CaptureError, NETLINK_SOCK_DIAG, Reader};
 use crate::printer::{Marshalled, PrintError, Printer, standard_output};
-use crate::record::builder::{Builder, Context, HostFields, RowFields, Template};
+use crate::record::builder::{Builder, Context, Extras, HostFields, RowFields, Template};
 use crate::record::{Reason, Rows};
 
 /// Rows are handed on in chunks of at most this many.
@@ -52,14 +52,14 @@ enum Verdict {
 
 /// `xtcp2-agent decode`: rows to standard output, a summary for each file to standard error. Status 0 fine, 1 something was
 /// malformed, 2 a file could not be read, or not to its end.
-pub(super) fn decode(what: &Decode) -> ExitCode {
+pub(super) fn decode(what: &Decode, extras: Extras) -> ExitCode {
     let mut printer = match standard_output() {
         Ok(to) => Marshalled::new(what.marshal, to),
         Err(error) => return fail(&format!("standard output: {error}")),
     };
     let mut worst = Verdict::Fine;
-    let mut run =
-        Run { what, builder: Builder::new(what.host.clone(), what.kernel), template: None, counter: 0 };
+    let builder = Builder::new(what.host.clone(), what.kernel).with(extras);
+    let mut run = Run { what, builder, template: None, counter: 0 };
     for file in &what.files {
         match run.file(file, &mut printer) {
             Ok(verdict) => worst = worst.max(verdict),
@@ -71,7 +71,7 @@ pub(super) fn decode(what: &Decode) -> ExitCode {
     ExitCode::from(worst as u8)
 }
 
-fn fail(error: &str) -> ExitCode {
+pub(super) fn fail(error: &str) -> ExitCode {
     say(&format!("error: {error}"));
     ExitCode::from(Verdict::BadInput as u8)
 }

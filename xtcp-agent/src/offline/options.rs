@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Command, value_parser};
 
+use prometheus::Registry;
 use xtcp_inet_diag::attr::Selection;
 
 use super::decode::Decode;
-use crate::config::{Resolved, Source};
+use crate::agent::attribution::{self, AttributionError, AttributionMetrics};
+use crate::config::{Resolved, Source, UserNames};
 use crate::marshaller::{self, Marshaller};
-use crate::record::builder::HostFields;
+use crate::record::builder::{Extras, HostFields};
 
 const ABOUT: &str = "Turns captures of inet_diag conversations into records, without privilege";
 
@@ -94,4 +96,16 @@ pub(super) fn assemble(options: &DecodeOptions, settings: &Resolved) -> Decode {
         host,
         kernel: options.kernel.unwrap_or_else(crate::agent::kernel_version),
     }
+}
+
+/// What rows get beside the kernel's words, or lose of them.
+pub(super) fn extras(settings: &Resolved) -> Result<Extras, AttributionError> {
+    let given = |key: &str| settings.sources.get(key) == Some(&Source::Flag);
+    let Some(config) = &settings.config else { return Ok(Extras::default()) };
+    let mut attribution = config.attribution.clone();
+    // User ids are those of the host that was captured.
+    attribution.user_names = UserNames::Off;
+    attribution.asn_db.take_if(|_| !given("asn-db"));
+    attribution.mask_addresses.take_if(|_| !given("mask-addresses"));
+    attribution::extras(&attribution, &AttributionMetrics::register(&Registry::new())?)
 }

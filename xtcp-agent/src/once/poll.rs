@@ -10,11 +10,12 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use xtcp_inet_diag::state::State;
 
+use crate::agent::attribution::{self, AttributionMetrics};
 use crate::agent::{host, kernel_version, questions, schedule};
 use crate::change_event::Stamp;
 use crate::clock::{self, Clock};
 use crate::collector::{self, CollectorMetrics, Done, Job, RowSink, Shared, Tap, WorkerHandle};
-use crate::config::Config;
+use crate::config::{Config, ProcessScan};
 use crate::connections::Connections;
 use crate::engine::{Engine, EngineMetrics, Parts, PortFilter};
 use crate::netns::discover::{DiscoverError, Discovery, Scan};
@@ -26,6 +27,7 @@ use crate::netns::registry::Registry;
 use crate::netns::{NetnsId, Snapshot};
 use crate::record::builder::Builder;
 use crate::scheduler::Scheduler;
+use crate::workload::Directory;
 
 /// Why there was no poll.
 #[derive(Debug, Error)]
@@ -34,6 +36,8 @@ pub(super) enum PollError {
     Metrics(#[from] prometheus::Error),
     #[error(transparent)]
     Filter(#[from] FilterError),
+    #[error(transparent)]
+    Attribution(#[from] attribution::AttributionError),
     #[error(transparent)]
     Discover(#[from] DiscoverError),
     #[error("{what}: {source}")]
@@ -101,9 +105,17 @@ pub(super) fn poll(
     let own = enter::current().map_err(system("identify the own network namespace"))?;
     let handles = Handles::probe();
     let mut discovery = Discovery::new(config.netns.dirs.clone(), Listing::probe(handles))?;
+    let metrics = AttributionMetrics::register(&registry)?;
+    let extras = attribution::extras(&config.attribution, &metrics)?;
+    let directory = Directory::detached();
+    let owners = attribution::owners(&config.attribution, directory.clone(), &metrics);
+    if config.attribution.process_scan == ProcessScan::Start {
+        owners.scan().map_err(system("list processes"))?;
+    }
     let shared = Shared {
         settings: Arc::new(questions(config, own)),
-        builder: Builder::new(host.clone(), kernel_version()),
+        builder: Builder::new(host.clone(), kernel_version()).with(extras),
+        owners: owners.clone(),
         clock: Arc::clone(&clock),
         counter: Arc::new(AtomicU64::new(0)),
         metrics: CollectorMetrics::register(&registry)?,
@@ -125,7 +137,9 @@ pub(super) fn poll(
         own_connections: config.sockets.own_connections,
         look_up_established: config.poll.states().contains(State::Established),
         look_up_listeners: config.poll.states().contains(State::Listen),
-        directory: crate::workload::Directory::detached(),
+        directory,
+        owners,
+        mask: None,
         handles: handles != Handles::Unsupported,
         metrics: EngineMetrics::register(&registry)?,
     });

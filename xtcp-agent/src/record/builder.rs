@@ -5,18 +5,15 @@
 
 use std::sync::Arc;
 
-use prost::Message;
 use xtcp_inet_diag::attr::info::AccEcnLayout;
-use xtcp_inet_diag::wire::{self, Findings, NoRoom};
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
-use xtcp_proto::flat_record::v1::xtcp_flat_record::{
-    OwnerSource, RecordMethod, RecordReason, WorkloadSource,
-};
+use xtcp_proto::flat_record::v1::xtcp_flat_record::{RecordMethod, RecordReason};
 
-use super::{Reason, Rows};
-use crate::connections::Owner;
+use super::Reason;
+use super::template::Parts;
+pub use super::template::{Extras, RowFields, Template};
 use crate::netns::NetnsId;
-use crate::workload::{Container, Pod, Workload};
+use crate::workload::Workload;
 
 /// The consumers' tables take 1.
 const SCHEMA_VERSION: u32 = 1;
@@ -63,22 +60,12 @@ pub struct Context<'a> {
     pub netlinker_id: u64,
 }
 
-/// What is this row's own.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RowFields<'a> {
-    /// Unique among the rows of this process.
-    pub counter: u64,
-    /// Sequence number of the change event behind it; 0 for none.
-    pub event_sequence: u64,
-    /// The socket's owner, if known.
-    pub owner: Option<&'a Owner>,
-}
-
 /// Makes records; keeps what all of an agent's share.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Builder {
     host: HostFields,
     accecn: AccEcnLayout,
+    extras: Extras,
 }
 
 impl Builder {
@@ -86,7 +73,13 @@ impl Builder {
     /// packed.
     pub fn new(host: HostFields, kernel: (u32, u32)) -> Self {
         let accecn = if kernel < (7, 0) { AccEcnLayout::Halves } else { AccEcnLayout::BitFields };
-        Self { host, accecn }
+        Self { host, accecn, extras: Extras::default() }
+    }
+
+    /// The same, whose rows have this too.
+    #[must_use]
+    pub fn with(self, extras: Extras) -> Self {
+        Self { extras, ..self }
     }
 
     /// What the rows of one request have in common.
@@ -104,9 +97,6 @@ impl Builder {
             socket_fd,
             netlinker_id,
         } = *context;
-        let Owned { container, pod, systemd_unit, cgroup_path, workload_source } = Owned::of(workload);
-        let Container { id: container_id, name: container_name, image: container_image, runtime } = container;
-        let Pod { name: pod_name, namespace: pod_namespace, uid: pod_uid, labels: pod_labels } = pod;
         let before = XtcpFlatRecord {
             schema_version: SCHEMA_VERSION,
             daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -117,125 +107,25 @@ impl Builder {
             netns_inode: u64::from(netns_id.inode),
             label,
             tag,
-            container_id,
-            container_runtime: runtime,
-            container_name,
-            container_image,
             ..XtcpFlatRecord::default()
         };
         let between = XtcpFlatRecord { socket_fd, netlinker_id, ..XtcpFlatRecord::default() };
-        let after = XtcpFlatRecord {
+        let head = XtcpFlatRecord {
             record_reason: reason_of(reason).into(),
             record_method: method.into(),
             poll_number: poll,
+            ..XtcpFlatRecord::default()
+        };
+        let tail = XtcpFlatRecord {
             boot_id,
             agent_instance,
             netns_cookie: netns_id.cookie,
             dump_number: dump,
-            pod_name,
-            pod_namespace,
-            pod_uid,
-            pod_labels,
-            systemd_unit,
-            cgroup_path,
-            workload_source: workload_source.into(),
             ..XtcpFlatRecord::default()
         };
-        Template {
-            before: before.encode_to_vec(),
-            between: between.encode_to_vec(),
-            after_encoded: after.encode_to_vec(),
-            after,
-            accecn: self.accecn,
-            scratch: Vec::new(),
-        }
-    }
-}
-
-/// A workload in the words of a record.
-#[derive(Default)]
-struct Owned {
-    container: Container,
-    pod: Pod,
-    systemd_unit: String,
-    cgroup_path: String,
-    workload_source: WorkloadSource,
-}
-
-impl Owned {
-    fn of(workload: Option<&Arc<Workload>>) -> Self {
-        let Some(workload) = workload else { return Self::default() };
-        let Workload { container, pod, unit, cgroup, source, opted_out: _ } = (**workload).clone();
-        Self {
-            container: container.unwrap_or_default(),
-            pod: pod.unwrap_or_default(),
-            systemd_unit: unit.unwrap_or_default(),
-            cgroup_path: cgroup.unwrap_or_default(),
-            workload_source: source.into(),
-        }
-    }
-}
-
-/// Turns the rows of one request into records. To make records of payloads: [`wire::Row::new`], then [`append`].
-///
-/// [`append`]: Self::append
-#[derive(Clone, Debug)]
-pub struct Template {
-    before: Vec<u8>,
-    between: Vec<u8>,
-    after: XtcpFlatRecord,
-    after_encoded: Vec<u8>,
-    accecn: AccEcnLayout,
-    scratch: Vec<u8>,
-}
-
-impl Template {
-    /// Adds a row's record to `rows`; what was found wrong with its attributes.
-    pub fn append(
-        &mut self,
-        row: &wire::Row<'_>,
-        fields: RowFields<'_>,
-        rows: &mut Rows,
-    ) -> Result<Findings, NoRoom> {
-        let RowFields { counter, event_sequence, owner } = fields;
-        let own;
-        let after = if event_sequence == 0 && owner.is_none() {
-            &self.after_encoded
-        } else {
-            own = with_owner(self.after.clone(), event_sequence, owner).encode_to_vec();
-            &own
-        };
-        let context = wire::Context {
-            before: &self.before,
-            counter,
-            between: &self.between,
-            after,
-            accecn: self.accecn,
-        };
-        let room = row.room(&context);
-        if self.scratch.len() < room {
-            self.scratch.resize(room, 0);
-        }
-        let mut findings = Findings::default();
-        let len = row.write(&context, &mut self.scratch, &mut findings)?;
-        rows.push_encoded(self.scratch.get(..len).unwrap_or_default());
-        Ok(findings)
-    }
-}
-
-fn with_owner(after: XtcpFlatRecord, event_sequence: u64, owner: Option<&Owner>) -> XtcpFlatRecord {
-    let after = XtcpFlatRecord { event_sequence, ..after };
-    match owner {
-        Some(owner) => XtcpFlatRecord {
-            pid: owner.pid,
-            comm: owner.comm(),
-            // The two packages number the sources alike.
-            owner_source: OwnerSource::try_from(owner.source as i32)
-                .unwrap_or(OwnerSource::Unspecified)
-                .into(),
-            ..after
-        },
-        None => after,
+        let workload = workload.cloned();
+        let parts = Parts { before, between, head, tail, workload, accecn: self.accecn };
+        Template::new(parts, self.extras.clone())
     }
 }
 
@@ -250,9 +140,14 @@ fn reason_of(reason: Reason) -> RecordReason {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+    use xtcp_inet_diag::wire;
     use xtcp_proto::event::v1;
+    use xtcp_proto::flat_record::v1::xtcp_flat_record::OwnerSource;
 
     use super::*;
+    use crate::connections::Owner;
+    use crate::record::Rows;
 
     fn host() -> HostFields {
         HostFields {
@@ -288,7 +183,7 @@ mod tests {
         payload[1] = 10;
         let row = wire::Row::new(&payload).unwrap();
         let mut rows = Rows::default();
-        let fields = RowFields { counter: 7, event_sequence: 8, owner: Some(&owner) };
+        let fields = RowFields { counter: 7, event_sequence: 8, owner: Some(&owner), workload: None };
         template.append(&row, fields, &mut rows).unwrap();
         template.append(&row, RowFields { counter: 8, ..RowFields::default() }, &mut rows).unwrap();
 
