@@ -5,6 +5,7 @@
 //! have come.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
@@ -125,6 +126,15 @@ impl Harbour {
     /// Makes one namespace on the calling thread, which is left in it: mounted here under `name`, or held by a descriptor;
     /// with a connection inside if `talks`.
     pub fn launch(&self, index: usize, name: Option<&str>, talks: bool) -> Member {
+        self.launch_at(index, name.map(|name| self.path().join(name)), talks)
+    }
+
+    /// As [`launch`](Self::launch), mounted under a name that need not be text.
+    pub fn launch_as(&self, index: usize, name: &OsStr, talks: bool) -> Member {
+        self.launch_at(index, Some(self.path().join(name)), talks)
+    }
+
+    fn launch_at(&self, index: usize, path: Option<PathBuf>, talks: bool) -> Member {
         let since_ns = monotonic_ns();
         unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
         let inside = "/proc/thread-self/ns/net";
@@ -133,7 +143,6 @@ impl Harbour {
         let cookie = netns_cookie(socket.as_fd()).expect("SO_NETNS_COOKIE can be read").unwrap_or(0);
         drop(socket);
         let id = Id { inode, cookie, since_ns };
-        let path = name.map(|name| self.path().join(name));
         let file = path.is_none().then(|| File::open(inside).expect("a namespace opens"));
         if let Some(path) = &path {
             File::create(path).unwrap_or_else(|e| panic!("{} cannot be made: {e}", path.display()));

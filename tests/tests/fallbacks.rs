@@ -21,7 +21,7 @@ use xtcp_tests::netns::Netns;
 use xtcp_tests::traffic;
 
 const LIMIT: Duration = Duration::from_secs(10);
-const ALL: &str = "tcp_state,tcp_state_classic,netns_copied,netns_forked,netns_unshared,netns_put,netns_file_put,netns_cleanup";
+const ALL: &str = "tcp_state,tcp_state_classic,netns_copied,netns_forked,netns_unshared,netns_put,netns_file_put,netns_cleanup,netns_entered";
 
 /// The hooks of namespaces' lives: what `--ebpf-deny` and what the metrics call them.
 const HOOKS: [(&str, &str); 6] = [
@@ -91,7 +91,8 @@ fn sources(agent: &Agent, denied: &str) -> (&'static [NetnsSource], &'static [Ne
             ["netns_copied", "netns_forked", "netns_unshared"].into_iter().all(is_denied),
             "no rung of creation"
         );
-        &[NetnsSource::Reconcile, NetnsSource::Socket]
+        // Whoever enters a new one shows it, too.
+        &[NetnsSource::Reconcile, NetnsSource::Socket, NetnsSource::Setns]
     };
     let destruction: &[NetnsSource] = if attached("netns_put") | attached("netns_file_put") {
         &[NetnsSource::KernelFunction]
@@ -102,7 +103,7 @@ fn sources(agent: &Agent, denied: &str) -> (&'static [NetnsSource], &'static [Ne
             ["netns_put", "netns_file_put", "netns_cleanup"].into_iter().all(is_denied),
             "no rung of destruction"
         );
-        &[NetnsSource::Reconcile, NetnsSource::Entry, NetnsSource::Cleanup]
+        &[NetnsSource::Reconcile, NetnsSource::Entry, NetnsSource::Cleanup, NetnsSource::Nsid]
     };
     (creation, destruction)
 }

@@ -237,7 +237,8 @@ fn churn(harbour: &Harbour, outside: &Netns, first: usize, count: usize) -> Roll
     })
 }
 
-/// Each was told to be created and destroyed, once, or is among those that are counted as missed.
+/// Each was told to be created and destroyed, once, or is among those that are counted as missed. Who it is was told by an eBPF
+/// program, and is known here from `SO_NETNS_COOKIE`: the two must be the same for any to be found.
 fn told(subscriber: &Subscriber, roll: &Roll) {
     let ids: HashMap<(u64, u64), usize> =
         roll.ids().enumerate().map(|(at, id)| ((id.inode, id.cookie), at)).collect();
