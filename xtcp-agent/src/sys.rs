@@ -1,13 +1,15 @@
-//! Every `unsafe` block of the agent: system calls for which no safe wrapper exists.
+//! Every `unsafe` block of the agent: system calls and instructions for which no safe wrapper exists.
 #![allow(unsafe_code, reason = "the one module of the agent that calls the kernel without a safe wrapper")]
 
 use std::ffi::{c_char, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::LazyLock;
 
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use xtcp_common::event::{NetnsEvent, TcpClose, TcpState};
+use xtcp_inet_diag::wire;
 
 /// Directory descriptor that stands for the root of nsfs (`FD_NSFS_ROOT` in `linux/fcntl.h`, 6.18).
 const FD_NSFS_ROOT: c_int = -10003;
@@ -290,4 +292,40 @@ pub fn read_plain<T: Plain>(bytes: &[u8]) -> Option<T> {
     // SAFETY: the pointer is to `size_of::<T>()` readable bytes, checked by the condition; `Plain` makes any of them
     // a value; `read_unaligned` asks for no alignment.
     (bytes.len() == size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// One of the ways to write a row's record.
+type WriteRow =
+    fn(&wire::Row<'_>, &wire::Context<'_>, &mut [u8], &mut wire::Findings) -> Result<usize, wire::NoRoom>;
+
+const ANYWHERE: WriteRow = |row, context, out, findings| row.write(context, out, findings);
+
+/// Does what [`wire::Row::write`] does, with the instructions that this processor has for it.
+pub fn write_row(
+    row: &wire::Row<'_>,
+    context: &wire::Context<'_>,
+    out: &mut [u8],
+    findings: &mut wire::Findings,
+) -> Result<usize, wire::NoRoom> {
+    static FASTEST: LazyLock<WriteRow> = LazyLock::new(fastest);
+    FASTEST(row, context, out, findings)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn fastest() -> WriteRow {
+    use std::arch::is_x86_feature_detected as has;
+    // AMD's before Zen 3, which have sse4a and not yet vaes, run pdep as a microprogram of hundreds of cycles.
+    let is_slow = has!("sse4a") && !has!("vaes");
+    if is_slow || !has!("bmi2") || !has!("lzcnt") {
+        return ANYWHERE;
+    }
+    |row, context, out, findings| {
+        // SAFETY: the processor has bmi2 and lzcnt, or this closure is not reached.
+        unsafe { row.write_bmi2(context, out, findings) }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn fastest() -> WriteRow {
+    ANYWHERE
 }

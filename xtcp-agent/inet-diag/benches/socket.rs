@@ -20,7 +20,7 @@ use prost::Message;
 use xtcp_inet_diag::attr::info::AccEcnLayout;
 use xtcp_inet_diag::framing::{Body, Messages};
 use xtcp_inet_diag::message::{ROW_LEN, decode};
-use xtcp_inet_diag::wire::{Context, Findings, Row};
+use xtcp_inet_diag::wire::{Context, Findings, NoRoom, Row};
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 
 #[path = "socket/capture.rs"]
@@ -119,12 +119,52 @@ fn contender<'a>(name: &'static str, work: impl FnMut() + 'a) -> Contender<'a> {
     Contender { name, work: Box::new(work) }
 }
 
+/// Ways of [`Row::write`].
+type Write = fn(&Row<'_>, &Context<'_>, &mut [u8], &mut Findings) -> Result<usize, NoRoom>;
+
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "given out by `writers` alone")]
+fn write_bmi2(
+    row: &Row<'_>,
+    context: &Context<'_>,
+    out: &mut [u8],
+    findings: &mut Findings,
+) -> Result<usize, NoRoom> {
+    // SAFETY: `writers` gives this out where the processor has both.
+    unsafe { row.write_bmi2(context, out, findings) }
+}
+
+/// Those that this processor can.
+fn writers() -> Vec<(&'static str, Write)> {
+    let mut writers: Vec<(&str, Write)> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") {
+        writers.push(("wire writer, with bmi2 and lzcnt", write_bmi2));
+    }
+    writers.push(("wire writer, on any processor", |row, context, out, findings| {
+        row.write(context, out, findings)
+    }));
+    writers
+}
+
+fn writer<'a>(name: &'static str, write: Write, datagrams: &'a [Vec<u8>]) -> Contender<'a> {
+    let (before, after) = (before().encode_to_vec(), after().encode_to_vec());
+    let mut written = vec![0_u8; 1 << 16];
+    contender(name, move || {
+        for (counter, payload) in (FIRST..).zip(payloads(datagrams)) {
+            let row = Row::new(black_box(payload)).unwrap();
+            let context = Context { before: &before, counter, between: &[], after: &after, accecn: LAYOUT };
+            let mut findings = Findings::default();
+            black_box(write(&row, &context, &mut written, &mut findings).unwrap());
+            black_box((&written, &findings));
+        }
+    })
+}
+
 /// Those that work on the kernel's datagrams. The first is the floor.
 fn of_datagrams(datagrams: &[Vec<u8>]) -> Vec<Contender<'_>> {
-    let (before, after) = (before().encode_to_vec(), after().encode_to_vec());
     let mut copied = vec![0_u8; 1 << 16];
-    let mut written = copied.clone();
-    vec![
+    let mut contenders = vec![
         contender("attributes walked, bytes copied", move || {
             for payload in payloads(datagrams) {
                 black_box(copy(black_box(payload), &mut copied));
@@ -142,17 +182,9 @@ fn of_datagrams(datagrams: &[Vec<u8>]) -> Vec<Contender<'_>> {
                 black_box(&decode(black_box(payload)).unwrap());
             }
         }),
-        contender("wire writer", move || {
-            for (counter, payload) in (FIRST..).zip(payloads(datagrams)) {
-                let row = Row::new(black_box(payload)).unwrap();
-                let context =
-                    Context { before: &before, counter, between: &[], after: &after, accecn: LAYOUT };
-                let mut findings = Findings::default();
-                black_box(row.write(&context, &mut written, &mut findings).unwrap());
-                black_box((&written, &findings));
-            }
-        }),
-    ]
+    ];
+    contenders.extend(writers().into_iter().map(|(name, write)| writer(name, write, datagrams)));
+    contenders
 }
 
 /// Those that work on records.

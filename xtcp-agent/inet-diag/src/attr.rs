@@ -51,6 +51,9 @@ const NUMBER_MASK: u16 = 0x3fff;
 const PAD: u16 = 14;
 /// `INET_DIAG_INFO`: what it holds depends on the row's protocol.
 const INFO: u16 = 2;
+
+/// `INET_DIAG_CONG`.
+const CONG: u16 = 4;
 /// Where the table has it for MPTCP's rows and for those of other protocols than TCP: numbers that no attribute can
 /// have.
 const MPTCP_INFO: u16 = 0x8000 | INFO;

@@ -15,6 +15,7 @@ use super::Rows;
 use crate::asn::{AsnTable, Database};
 use crate::connections::Owner;
 use crate::mask::Mask;
+use crate::sys;
 use crate::users::Users;
 use crate::workload::{Container, Pod, Workload};
 
@@ -181,7 +182,7 @@ impl Template {
             scratch.resize(room, 0);
         }
         let mut findings = Findings::default();
-        let len = row.write(&context, scratch, &mut findings)?;
+        let len = sys::write_row(row, &context, scratch, &mut findings)?;
         rows.push_encoded(scratch.get(..len).unwrap_or_default());
         Ok(findings)
     }

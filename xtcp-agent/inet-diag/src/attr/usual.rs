@@ -5,7 +5,7 @@
 
 #![allow(clippy::inline_always, reason = "where the next attribute is has to stay a constant")]
 
-use super::{HEADER_LEN, INFO, Places, Selection};
+use super::{CONG, HEADER_LEN, INFO, Places, Selection};
 use crate::message::Reading;
 use crate::request::Protocol;
 
@@ -31,8 +31,28 @@ impl<'a> Places<'a> {
         let rest = next::<284, 280>(rest, INFO, &mut self.info);
         let rest = next::<252, 248>(rest, INFO, &mut self.info);
         let rest = next::<244, 240>(rest, INFO, &mut self.info);
-        next::<236, 232>(rest, INFO, &mut self.info)
+        let rest = next::<236, 232>(rest, INFO, &mut self.info);
+        // A name has to be known to be sound.
+        let cong = &mut self.cong;
+        if let Some(rest) = named::<12, 6>(rest, b"cubic\0", cong) {
+            return rest;
+        }
+        let Some(rest) = named::<8, 4>(rest, b"bbr\0", cong) else { return rest };
+        next::<24, 20>(rest, 16, &mut self.bbr_info)
     }
+}
+
+/// Notes a congestion control's name if it is the next attribute; what comes behind it.
+#[inline(always)]
+fn named<'a, const WHOLE: usize, const LEN: usize>(
+    bytes: &'a [u8],
+    name: &[u8; LEN],
+    place: &mut Option<&'a [u8]>,
+) -> Option<&'a [u8]> {
+    let mut found = None;
+    let rest = next::<WHOLE, LEN>(bytes, CONG, &mut found);
+    *place = Some(found.filter(|payload| payload == name)?);
+    Some(rest)
 }
 
 /// Notes an attribute of `LEN` bytes if it is the next one; what comes behind its `WHOLE`, padding and header included.
@@ -43,11 +63,17 @@ fn next<'a, const WHOLE: usize, const LEN: usize>(
     place: &mut Option<&'a [u8]>,
 ) -> &'a [u8] {
     let Some((attribute, rest)) = bytes.split_first_chunk::<WHOLE>() else { return bytes };
-    let Some((&[a, b, c, d], payload)) = attribute.split_first_chunk::<HEADER_LEN>() else { return bytes };
-    let header = (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]));
-    if usize::from(header.0) != HEADER_LEN + LEN || header.1 != number {
+    let Some((header, payload)) = attribute.split_first_chunk::<HEADER_LEN>() else { return bytes };
+    if u32::from_ne_bytes(*header) != header_of(HEADER_LEN + LEN, number) {
         return bytes;
     }
     *place = payload.get(..LEN);
     rest
+}
+
+/// `struct nlattr` as one number.
+#[expect(clippy::cast_possible_truncation, reason = "the lengths are constants far below 65536")]
+const fn header_of(len: usize, number: u16) -> u32 {
+    let ([a, b], [c, d]) = ((len as u16).to_ne_bytes(), number.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }

@@ -2,19 +2,27 @@
 
 #![allow(clippy::inline_always, reason = "where the next field goes has to stay in a register")]
 
-use super::writer::{Numbers, Writer};
+use super::writer::{Bits, Numbers, Writer};
 use super::{Context, Row, layers};
+use crate::attr::Places;
 use crate::attr::info::{self, AccEcn, Whole};
-use crate::attr::ulp_info::UlpInfo;
-use crate::attr::{Decode, Places};
 use crate::bytes::{Native, array_at, port_at, until_nul};
 use crate::message::ROW_LEN;
 use crate::request::Protocol;
 use crate::socket_id::Family;
 
+/// `INET_DIAG_CONG` of most sockets.
+const CUBIC: &[u8] = b"cubic\0";
+const BBR: &[u8] = b"bbr\0";
+
 /// The whole record.
-#[inline]
-pub(super) fn write(writer: &mut Writer<'_>, row: &Row<'_>, places: &Places<'_>, context: &Context<'_>) {
+#[inline(always)]
+pub(super) fn write(
+    writer: &mut Writer<'_, impl Bits>,
+    row: &Row<'_>,
+    places: &Places<'_>,
+    context: &Context<'_>,
+) {
     let Row { header: row, attributes: _, reading, destination_asn } = *row;
     let Places {
         meminfo,
@@ -36,12 +44,12 @@ pub(super) fn write(writer: &mut Writer<'_>, row: &Row<'_>, places: &Places<'_>,
         bbr_info,
         class_id,
         md5sig: _,
-        ulp_info,
+        ulp_info: _,
         sk_bpf_storages: _,
         cgroup_id,
         sockopt,
     } = places;
-    // Those that are not named here are `layers`'.
+    // Those that are not named are `layers`'.
     let Context { before, counter, between, after, accecn } = *context;
     let padded;
     let whole = if let Some(whole) = info.and_then(|payload| payload.first_chunk()) {
@@ -52,57 +60,55 @@ pub(super) fn write(writer: &mut Writer<'_>, row: &Row<'_>, places: &Places<'_>,
     } else {
         None
     };
-    let sk_mem = sk_meminfo.map(sk_mem);
     let asked = if reading.protocol == Protocol::TCP { 0 } else { reading.protocol.0.into() };
 
     writer.run(before);
-    writer.numbers(|numbers| numbers.uint64::<60>(counter));
+    if let Some(numbers) = &mut writer.numbers() {
+        numbers.uint64::<60>(counter);
+    }
     writer.run(between);
-    writer.numbers(|numbers| {
+    if let Some(numbers) = &mut writer.numbers() {
         header(numbers, row, destination_asn);
-        mem_info(numbers, *meminfo, sk_mem);
+        mem_info(numbers, *meminfo, *sk_meminfo);
         if let Some(whole) = &whole {
             tcp_info(numbers, whole);
         }
-    });
-    let cong = cong.map(until_nul).unwrap_or_default();
-    writer.bytes::<1300>(cong);
-    writer.numbers(|numbers| {
-        numbers.uint32::<1301>(congestion_enum(cong));
+    }
+    let cong = cong.unwrap_or_default();
+    other_congestion_control(writer, cong);
+    if let Some(numbers) = &mut writer.numbers() {
+        usual_congestion_control(numbers, cong);
         numbers.uint32::<1401>(tos.map_or(0, |payload| u8_at(payload, 0)));
         numbers.uint32::<1402>(tclass.map_or(0, |payload| u8_at(payload, 0)));
-        if let Some(sk_mem) = sk_mem {
-            sk_mem_info(numbers, sk_mem);
-        }
+        sk_mem_info(numbers, sk_meminfo.unwrap_or_default());
         numbers.uint32::<1600>(shutdown.map_or(0, |payload| u8_at(payload, 0)));
         congestion_details(numbers, *vegas_info, *dctcp_info, *bbr_info);
         numbers.uint32::<2001>(class_id.map_or(0, |payload| u32_at(payload, 0)));
         numbers.uint32::<2002>(sockopt.map_or(0, |payload| u8_at(payload, 0) | u8_at(payload, 1) << 8));
         numbers.uint64::<2103>(cgroup_id.map_or(0, |payload| u64::at(payload, 0).unwrap_or_default()));
-    });
+    }
     writer.run(after);
-    writer.numbers(|numbers| {
+    if let Some(numbers) = &mut writer.numbers() {
         numbers.uint32::<3100>(mark.map_or(0, |payload| u32_at(payload, 0)));
         numbers.optional::<3101>(sk_v6only.map(|payload| u8_at(payload, 0).min(1)));
         numbers.uint32::<3102>(protocol.map_or(asked, |payload| u8_at(payload, 0)));
-    });
-    let ulp = ulp_info.and_then(UlpInfo::decode);
-    if let Some(name) = ulp.and_then(|ulp| ulp.name) {
-        writer.bytes::<3103>(name.as_bytes());
     }
-    layers::raw(writer, places, reading);
-    if let (Some(whole), Some(payload)) = (&whole, info) {
+    let is_layered = layers::are_there(places);
+    if is_layered {
+        layers::raw(writer, places, reading);
+    }
+    if let (Some(whole), Some(payload), Some(numbers)) = (&whole, info, &mut writer.numbers()) {
         let is_there = payload.len() >= info::LEN;
-        writer.numbers(|numbers| {
-            accurate_ecn(numbers, whole, is_there.then(|| AccEcn::unpack(whole.accecn_word(), accecn)));
-        });
+        accurate_ecn(numbers, whole, is_there.then(|| AccEcn::unpack(whole.accecn_word(), accecn)));
     }
-    layers::write(writer, places, ulp.as_ref());
+    if is_layered {
+        layers::write(writer, places);
+    }
 }
 
 /// `struct inet_diag_msg`.
 #[inline(always)]
-fn header(numbers: &mut Numbers<'_>, row: &[u8; ROW_LEN], destination_asn: u32) {
+fn header(numbers: &mut Numbers<'_, impl Bits>, row: &[u8; ROW_LEN], destination_asn: u32) {
     let family = u8_at(row, 0);
     numbers.uint32::<1001>(family);
     numbers.uint32::<1002>(u8_at(row, 1));
@@ -131,13 +137,11 @@ fn header(numbers: &mut Numbers<'_>, row: &[u8; ROW_LEN], destination_asn: u32) 
 }
 
 #[inline(always)]
-fn mem_info(numbers: &mut Numbers<'_>, meminfo: Option<&[u8]>, sk_mem: Option<[u32; 9]>) {
-    let [rmem, wmem, fmem, tmem] = match (meminfo, sk_mem) {
+fn mem_info(numbers: &mut Numbers<'_, impl Bits>, meminfo: Option<&[u8]>, sk_meminfo: Option<&[u8]>) {
+    let [rmem, wmem, fmem, tmem] = match (meminfo, sk_meminfo) {
         (Some(payload), _) => [0, 4, 8, 12].map(|at| u32_at(payload, at)),
         // The same four numbers (inet_diag_msg_attrs_fill): asking for both would cost 54 ns a socket more.
-        (None, Some([rmem_alloc, _, wmem_alloc, _, fwd_alloc, wmem_queued, ..])) => {
-            [rmem_alloc, wmem_queued, fwd_alloc, wmem_alloc]
-        }
+        (None, Some(payload)) => [0, 20, 16, 8].map(|at| u32_at(payload, at)),
         (None, None) => return,
     };
     numbers.uint32::<1101>(rmem);
@@ -146,24 +150,49 @@ fn mem_info(numbers: &mut Numbers<'_>, meminfo: Option<&[u8]>, sk_mem: Option<[u
     numbers.uint32::<1104>(tmem);
 }
 
-/// The nine numbers of `INET_DIAG_SKMEMINFO`; 0 where the kernel is too old.
+/// The nine numbers of `INET_DIAG_SKMEMINFO`.
 #[inline(always)]
-fn sk_mem(payload: &[u8]) -> [u32; 9] {
-    [0, 4, 8, 12, 16, 20, 24, 28, 32].map(|at| u32_at(payload, at))
+fn sk_mem_info(numbers: &mut Numbers<'_, impl Bits>, payload: &[u8]) {
+    // Where the length is known, the compiler drops the check that each number would need.
+    match payload.first_chunk::<36>() {
+        Some(whole) => sk_mem_numbers(numbers, whole),
+        None => sk_mem_numbers(numbers, payload),
+    }
 }
 
 #[inline(always)]
-fn sk_mem_info(numbers: &mut Numbers<'_>, sk_mem: [u32; 9]) {
-    let [rmem_alloc, rcv_buf, wmem_alloc, snd_buf, fwd_alloc, wmem_queued, optmem, backlog, drops] = sk_mem;
-    numbers.uint32::<1501>(rmem_alloc);
-    numbers.uint32::<1502>(rcv_buf);
-    numbers.uint32::<1503>(wmem_alloc);
-    numbers.uint32::<1504>(snd_buf);
-    numbers.uint32::<1505>(fwd_alloc);
-    numbers.uint32::<1506>(wmem_queued);
-    numbers.uint32::<1507>(optmem);
-    numbers.uint32::<1508>(backlog);
-    numbers.uint32::<1509>(drops);
+fn sk_mem_numbers(numbers: &mut Numbers<'_, impl Bits>, payload: &[u8]) {
+    numbers.uint32::<1501>(u32_at(payload, 0));
+    numbers.uint32::<1502>(u32_at(payload, 4));
+    numbers.uint32::<1503>(u32_at(payload, 8));
+    numbers.uint32::<1504>(u32_at(payload, 12));
+    numbers.uint32::<1505>(u32_at(payload, 16));
+    numbers.uint32::<1506>(u32_at(payload, 20));
+    numbers.uint32::<1507>(u32_at(payload, 24));
+    numbers.uint32::<1508>(u32_at(payload, 28));
+    numbers.uint32::<1509>(u32_at(payload, 32));
+}
+
+/// What most sockets use: all that is said of it is two words.
+#[inline(always)]
+fn usual_congestion_control(numbers: &mut Numbers<'_, impl Bits>, cong: &[u8]) {
+    if cong == CUBIC {
+        numbers.text::<1300, 5>(*b"cubic");
+        numbers.uint32::<1301>(1);
+    } else if cong == BBR {
+        numbers.text::<1300, 3>(*b"bbr");
+        numbers.uint32::<1301>(5);
+    }
+}
+
+/// Any other name, and its number.
+#[inline(always)]
+fn other_congestion_control(writer: &mut Writer<'_, impl Bits>, cong: &[u8]) {
+    if cong != CUBIC && cong != BBR {
+        let name = until_nul(cong);
+        writer.bytes::<1300>(name);
+        writer.uint32::<1301>(congestion_enum(name));
+    }
 }
 
 /// `CongestionAlgorithm`: 0 for those without a number.
@@ -183,7 +212,7 @@ fn congestion_enum(name: &[u8]) -> u32 {
 /// What some congestion controls tell of themselves.
 #[inline(always)]
 fn congestion_details(
-    numbers: &mut Numbers<'_>,
+    numbers: &mut Numbers<'_, impl Bits>,
     vegas_info: Option<&[u8]>,
     dctcp_info: Option<&[u8]>,
     bbr_info: Option<&[u8]>,
@@ -201,7 +230,7 @@ fn congestion_details(
         numbers.uint32::<1804>(u32_at(payload, 8));
         numbers.uint32::<1805>(u32_at(payload, 12));
     }
-    if let Some(payload) = bbr_info {
+    if let Some(payload) = bbr_info.and_then(|payload| payload.first_chunk::<20>()) {
         numbers.uint32::<1901>(u32_at(payload, 0));
         numbers.uint32::<1902>(u32_at(payload, 4));
         numbers.uint32::<1903>(u32_at(payload, 8));
@@ -212,7 +241,7 @@ fn congestion_details(
 
 /// `struct tcp_info` up to its last fields, which are [`accurate_ecn`]'s.
 #[inline(always)]
-fn tcp_info(numbers: &mut Numbers<'_>, info: &Whole<'_>) {
+fn tcp_info(numbers: &mut Numbers<'_, impl Bits>, info: &Whole<'_>) {
     numbers.uint32::<1201>(info.state().into());
     numbers.uint32::<1202>(info.ca_state().into());
     numbers.uint32::<1203>(info.retransmits().into());
@@ -278,7 +307,7 @@ fn tcp_info(numbers: &mut Numbers<'_>, info: &Whole<'_>) {
 
 /// The end of `struct tcp_info`.
 #[inline(always)]
-fn accurate_ecn(numbers: &mut Numbers<'_>, info: &Whole<'_>, state: Option<AccEcn>) {
+fn accurate_ecn(numbers: &mut Numbers<'_, impl Bits>, info: &Whole<'_>, state: Option<AccEcn>) {
     numbers.uint32::<3110>(info.received_ce());
     numbers.uint32::<3111>(info.delivered_e1_bytes());
     numbers.uint32::<3112>(info.delivered_e0_bytes());

@@ -2,7 +2,7 @@
 //!
 //! Few sockets have them: they go through the decoder's structs, which are destructured in full.
 
-use super::writer::Writer;
+use super::writer::{Bits, Writer};
 use crate::attr::locals::Locals;
 use crate::attr::md5sig::Md5Sig;
 use crate::attr::mptcp_info::MptcpInfo;
@@ -11,9 +11,31 @@ use crate::attr::ulp_info::{MptcpSubflow, TlsInfo, UlpInfo};
 use crate::attr::{Decode, Places, Selection, bbr_info, info};
 use crate::message::Reading;
 
-/// Fields 3104 to 3109: what is kept as bytes, and keys.
-pub(super) fn raw(writer: &mut Writer<'_>, places: &Places<'_>, reading: Reading) {
-    let Places { info, other_info, bbr_info, md5sig: keys, sk_bpf_storages, .. } = *places;
+/// Whether any of these fields may be there.
+pub(super) fn are_there(places: &Places<'_>) -> bool {
+    let Places {
+        info,
+        mptcp_info,
+        other_info,
+        locals,
+        peers,
+        bbr_info: bbr,
+        md5sig: keys,
+        ulp_info,
+        sk_bpf_storages,
+        ..
+    } = *places;
+    [mptcp_info, other_info, locals, peers, keys, ulp_info, sk_bpf_storages].iter().any(Option::is_some)
+        || info.is_some_and(|payload| payload.len() > info::LEN)
+        || bbr.is_some_and(|payload| payload.len() > bbr_info::LEN)
+}
+
+/// Fields 3103 to 3109: the protocol's name, what is kept as bytes, and keys.
+pub(super) fn raw(writer: &mut Writer<'_, impl Bits>, places: &Places<'_>, reading: Reading) {
+    let Places { info, other_info, bbr_info, md5sig: keys, ulp_info, sk_bpf_storages, .. } = *places;
+    if let Some(name) = ulp_info.and_then(UlpInfo::decode).and_then(|ulp| ulp.name) {
+        writer.bytes::<3103>(name.as_bytes());
+    }
     writer.bytes::<3104>(other_info.unwrap_or_default());
     writer.bytes::<3105>(info.and_then(|payload| payload.get(info::LEN..)).unwrap_or_default());
     writer.bytes::<3106>(bbr_info.and_then(|payload| payload.get(bbr_info::LEN..)).unwrap_or_default());
@@ -24,10 +46,10 @@ pub(super) fn raw(writer: &mut Writer<'_>, places: &Places<'_>, reading: Reading
 }
 
 /// Fields 3130 to 3199.
-pub(super) fn write(writer: &mut Writer<'_>, places: &Places<'_>, ulp: Option<&UlpInfo<'_>>) {
-    let Places { mptcp_info: info, locals, peers, .. } = *places;
-    if let Some(ulp) = ulp {
-        self::ulp(writer, ulp);
+pub(super) fn write(writer: &mut Writer<'_, impl Bits>, places: &Places<'_>) {
+    let Places { mptcp_info: info, locals, peers, ulp_info, .. } = *places;
+    if let Some(ulp) = ulp_info.and_then(UlpInfo::decode) {
+        self::ulp(writer, &ulp);
     }
     if let Some(info) = info.and_then(MptcpInfo::decode) {
         mptcp_info(writer, &info);
@@ -40,7 +62,7 @@ pub(super) fn write(writer: &mut Writer<'_>, places: &Places<'_>, ulp: Option<&U
     }
 }
 
-fn ulp(writer: &mut Writer<'_>, ulp: &UlpInfo<'_>) {
+fn ulp(writer: &mut Writer<'_, impl Bits>, ulp: &UlpInfo<'_>) {
     let UlpInfo { name: _, tls, mptcp } = ulp;
     if let Some(tls) = tls {
         self::tls(writer, tls);
@@ -50,7 +72,7 @@ fn ulp(writer: &mut Writer<'_>, ulp: &UlpInfo<'_>) {
     }
 }
 
-fn tls(writer: &mut Writer<'_>, tls: &TlsInfo) {
+fn tls(writer: &mut Writer<'_, impl Bits>, tls: &TlsInfo) {
     let TlsInfo { version, cipher, tx_conf, rx_conf, zc_ro_tx, rx_no_pad, tx_max_payload_len_bytes } = *tls;
     writer.uint32::<3130>(version.map_or(0, u32::from));
     writer.uint32::<3131>(cipher.map_or(0, u32::from));
@@ -61,7 +83,7 @@ fn tls(writer: &mut Writer<'_>, tls: &TlsInfo) {
     writer.uint32::<3136>(tx_max_payload_len_bytes.map_or(0, u32::from));
 }
 
-fn subflow(writer: &mut Writer<'_>, subflow: &MptcpSubflow) {
+fn subflow(writer: &mut Writer<'_, impl Bits>, subflow: &MptcpSubflow) {
     let MptcpSubflow {
         token_rem,
         token_loc,
@@ -86,7 +108,7 @@ fn subflow(writer: &mut Writer<'_>, subflow: &MptcpSubflow) {
     writer.uint32::<3149>(id_loc.map_or(0, u32::from));
 }
 
-fn mptcp_info(writer: &mut Writer<'_>, info: &MptcpInfo<'_>) {
+fn mptcp_info(writer: &mut Writer<'_, impl Bits>, info: &MptcpInfo<'_>) {
     let MptcpInfo {
         subflows,
         add_addr_signal,
@@ -144,7 +166,7 @@ fn mptcp_info(writer: &mut Writer<'_>, info: &MptcpInfo<'_>) {
 }
 
 /// How many keys there are, and for whom where that is wanted; never the keys.
-fn md5sig(writer: &mut Writer<'_>, keys: Md5Sig<'_>, selection: Selection) {
+fn md5sig(writer: &mut Writer<'_, impl Bits>, keys: Md5Sig<'_>, selection: Selection) {
     writer.uint32::<3107>(u32::try_from(keys.keys()).unwrap_or(u32::MAX));
     if selection.contains(Selection::MD5SIG_WITH_PEERS) {
         writer.endpoints::<3108>(keys.peers());

@@ -89,6 +89,15 @@ pub(crate) fn assert_same_as(payload: &[u8], reading: Reading, beside: &Beside, 
     let mut findings = Findings::default();
     let len = row.write(&context, &mut out, &mut findings).unwrap();
     assert_eq!(row.findings(), findings);
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") {
+        let mut same = vec![0xee; row.room(&context)];
+        let mut found = Findings::default();
+        #[allow(unsafe_code, reason = "asked for one line above")]
+        // SAFETY: the processor has both.
+        let same_len = unsafe { row.write_bmi2(&context, &mut same, &mut found) }.unwrap();
+        assert_eq!((&same[..same_len], found), (&out[..len], findings), "{payload:x?}");
+    }
     let Findings { unknown, malformed, damage } = findings;
     assert_eq!((unknown, malformed, damage), (decoded.unknown, decoded.malformed, decoded.damage));
     let expected = reference::record(beside.record.clone(), &decoded, layout);
