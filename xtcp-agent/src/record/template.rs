@@ -182,7 +182,7 @@ impl Template {
             scratch.resize(room, 0);
         }
         let mut findings = Findings::default();
-        let len = sys::write_row(row, &context, scratch, &mut findings)?;
+        let len = sys::write_row(&row, &context, scratch, &mut findings)?;
         rows.push_encoded(scratch.get(..len).unwrap_or_default());
         Ok(findings)
     }
