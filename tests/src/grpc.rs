@@ -10,6 +10,8 @@ use xtcp_proto::event::v1::event_service_client::EventServiceClient;
 use xtcp_proto::event::v1::{Event, EventsRequest};
 use xtcp_proto::flat_record::v1::xtcp_flat_record_service_client::XtcpFlatRecordServiceClient;
 use xtcp_proto::flat_record::v1::{FlatRecordsRequest, PollFlatRecordsRequest};
+use xtcp_proto::netns::v1::CountersRequest;
+use xtcp_proto::netns::v1::netns_service_client::NetnsServiceClient;
 
 use crate::host::{monotonic_ns, slowness};
 use crate::row::Row;
@@ -107,6 +109,21 @@ pub fn events(agent: SocketAddr, filter: EventsRequest) -> Stream<(u64, Event)> 
         while let Ok(Some(response)) = stream.message().await {
             if let Some(event) = response.event {
                 let _ = items.send((monotonic_ns(), event));
+            }
+        }
+    })
+}
+
+/// The counters of namespaces from now on.
+pub fn counters(agent: SocketAddr, filter: CountersRequest) -> Stream<Event> {
+    Stream::start("gRPC counters", move |items, ready| async move {
+        let mut client = NetnsServiceClient::new(channel(agent).await);
+        let response = client.counters(filter).await.expect("the agent streams counters");
+        let _ = ready.send(());
+        let mut stream = response.into_inner();
+        while let Ok(Some(response)) = stream.message().await {
+            if let Some(event) = response.event {
+                let _ = items.send(event);
             }
         }
     })

@@ -31,3 +31,4 @@ pub mod ss;
 pub mod stats;
 pub mod strace;
 pub mod traffic;
+pub mod uplinks;

@@ -44,12 +44,14 @@ impl Scale {
 }
 
 /// Programs that the whole-program tests start, and Debian's name for what brings them.
-const PROGRAMS: [(&str, &str); 14] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("/usr/lib/cni/ptp", "containernetworking-plugins"),
     ("busybox", "busybox-static"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("ip", "iproute2"),
+    ("lldpd", "lldpd"),
+    ("nstat", "iproute2"),
     ("podman", "podman"),
     ("runc", "runc"),
     ("ss", "iproute2"),

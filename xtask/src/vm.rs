@@ -71,11 +71,12 @@ impl Default for Machine {
 }
 
 /// Programs that a guest has when this host has them.
-const TOOLS: [&str; 14] = [
+const TOOLS: [&str; 15] = [
     "sh",
     "bash",
     "ip",
     "ss",
+    "nstat",
     "tc",
     "nft",
     "bridge",

@@ -26,7 +26,7 @@ use xtcp_inet_diag::state::State;
 use crate::change_event::Stamp;
 use crate::clock::{self, Clock};
 use crate::collector::{self, Shared, WorkerHandle};
-use crate::config::{Config, EbpfMode, OwnConnections};
+use crate::config::{Config, EbpfMode, OwnConnections, Switch};
 use crate::connections::Connections;
 use crate::destination::DestinationError;
 use crate::ebpf::{self, EbpfConfig, EbpfError, Fact, Loaded};
@@ -44,11 +44,11 @@ use crate::netns::list::Listing;
 use crate::netns::nsid::{Notices, Nsids};
 use crate::netns::registry::Registry;
 use crate::netns::watch::{MountWatch, WatchError};
+use crate::netns_counters::ledger::Ledger;
 use crate::record::builder::Builder;
 use crate::scheduler::{self, Scheduler};
 use crate::selection::SocketSelection;
-use crate::sys;
-use crate::workload;
+use crate::{sys, topology, workload};
 
 use driver::Driver;
 use greeting::{Served, say_what_runs};
@@ -248,14 +248,18 @@ async fn start(config: Config) -> Result<Running, RunError> {
     )
     .await?;
 
+    let nsids = Nsids::default();
+    let links = topology::Fields::default();
     let extras = attribution::extras(&config.attribution, &meters.attribution)?;
     let (mask, systems) = (extras.mask.clone(), extras.systems.clone());
     let owners = attribution::owners(&config.attribution, directory.clone(), &meters.attribution);
     let owner_threads = attribution::fill(&owners, &config.attribution)?;
     let shared = Shared {
         settings: Arc::new(questions(&config, own)),
-        builder: Builder::new(host.clone(), kernel_version()).with(extras),
+        builder: Builder::new(host.clone(), kernel_version()).with(extras).with_topology(links.clone()),
         owners: owners.clone(),
+        nsids: Some(nsids.clone()),
+        populate_nsid: config.netns.populate_nsid == Switch::On,
         clock: Arc::clone(&clock),
         counter: Arc::new(AtomicU64::new(0)),
         metrics: meters.collector,
@@ -291,11 +295,19 @@ async fn start(config: Config) -> Result<Running, RunError> {
         owners: owners.clone(),
         mask,
         handles: handles != Handles::Unsupported,
+        ledger: Ledger::new(config.netns.counters, meters.ledger),
+        nsids: nsids.clone(),
         metrics: meters.engine,
     });
 
     let (polls_to, polls) = mpsc::channel::<PollRequest>(64);
     let mut services = vec![
+        tokio::spawn(topology::run(
+            topology::Settings::new(&config.topology),
+            links,
+            meters.topology,
+            stop_services.clone(),
+        )),
         service(
             "metrics",
             metrics::serve(
@@ -344,7 +356,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         polls,
         watch,
         notices: Some(notices),
-        nsids: Nsids::default(),
+        nsids,
         tells_ends,
         scout,
         looks,

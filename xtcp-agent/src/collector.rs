@@ -26,14 +26,16 @@ use xtcp_inet_diag::wire::Row;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::RecordMethod;
 
 use crate::clock::{self, Clock};
+use crate::netns::NetnsId;
 use crate::netns::enter::{EnterError, Visitor};
-use crate::netns::{NetnsId, Target};
+use crate::netns::nsid::Nsids;
+use crate::netns_counters::listeners::Listeners;
+use crate::netns_counters::{Files, Reading as Counters};
 use crate::owners::{Known, Owners, View};
 use crate::record::builder::{Builder, Context, RowFields, Template};
 use crate::record::{RowChunk, Rows};
 use crate::scheduler::{Completion, DumpRequest, Lookup, Scope};
 use crate::selection::SocketSelection;
-use crate::workload::Workload;
 
 use exchange::{Exchange, Fault, Question};
 pub use metrics::CollectorMetrics;
@@ -104,6 +106,7 @@ pub struct Collector {
     metrics: CollectorMetrics,
     sink: Box<dyn RowSink>,
     tap: Option<Arc<dyn Tap>>,
+    nsids: Option<Nsids>,
     number: u64,
 }
 
@@ -115,20 +118,18 @@ struct Delivery<'a> {
     seen: HashSet<u64>,
     states: States,
     own: HashSet<u32>,
+    /// The listeners, where they are wanted.
+    listeners: Option<Listeners>,
     /// What passes, in the namespace that is asked.
     program: Program,
     owners: View,
 }
 
 impl Collector {
-    /// Performs a request. The completion says how it went; who was found there, or why nobody was, stands beside it.
-    pub fn perform(
-        &mut self,
-        request: &DumpRequest,
-        target: &Target,
-        name: &str,
-        workload: Option<&Arc<Workload>>,
-    ) -> (Completion, Result<NetnsId, EnterError>) {
+    /// Performs a job. The completion says how it went; who was found there, or why nobody was, stands beside it, and the
+    /// namespace's counters, where the job wants them.
+    pub fn perform(&mut self, job: &Job) -> (Completion, Result<NetnsId, EnterError>, Option<Counters>) {
+        let Job { request, target, name, workload, counters: wants_counters } = job;
         let started = clock::ktime_ns();
         let states = match request.scope {
             Scope::Listeners => States::one(State::Listen),
@@ -141,14 +142,21 @@ impl Collector {
             seen: request.seen.clone(),
             states,
             own: HashSet::new(),
+            listeners: None,
             program: Program::EVERYTHING,
             owners: self.owners.view(),
         };
         let mut complete = false;
         let mut why = None;
         let mut found = Err(EnterError::NoDoor(target.id));
+        let mut counters = None;
         for attempt in 1..=ATTEMPTS {
-            let visit = match self.visitor.open_diag(target) {
+            let opened = if *wants_counters && counters.is_none() {
+                self.visitor.open_diag_and_counters(target)
+            } else {
+                self.visitor.open_diag(target)
+            };
+            let mut visit = match opened {
                 Ok(visit) => visit,
                 Err(error) => {
                     self.metrics.enter_failed(&error);
@@ -157,6 +165,8 @@ impl Collector {
                 }
             };
             found = Ok(visit.id);
+            counters = visit.counters.take().map(Files::read).or(counters);
+            delivery.listeners = wants_counters.then(Listeners::default);
             delivery.program = self.settings.sockets.program(visit.socket.as_fd());
             if request.scope == Scope::Dump
                 && self.settings.leave_out_own_in.is_some_and(|own| own.matches(visit.id))
@@ -167,7 +177,8 @@ impl Collector {
                 timestamp_ns: self.clock.now(),
                 netns: name,
                 netns_id: visit.id,
-                workload,
+                workload: workload.as_ref(),
+                nsid: self.nsids.as_ref().and_then(|nsids| nsids.get(visit.id)).unwrap_or(0),
                 reason: request.reason,
                 method: method_of(&request.scope),
                 poll: request.poll,
@@ -205,7 +216,10 @@ impl Collector {
         self.metrics.request_ended(request, complete, delivery.delivered, duration_ns);
         let seen = if request.poll != 0 { delivery.seen } else { HashSet::new() };
         let rows = delivery.delivered;
-        (Completion { id: request.id, complete, fault: why, rows, duration_ns, seen }, found)
+        if let (Some(counters), Some(listeners)) = (&mut counters, delivery.listeners) {
+            listeners.finish(&mut counters.counters);
+        }
+        (Completion { id: request.id, complete, fault: why, rows, duration_ns, seen }, found, counters)
     }
 
     fn dump(
@@ -270,6 +284,7 @@ impl Collector {
         exchange.dump(socket, question, metrics, &mut |payload| match Row::new_as(payload, reading) {
             Ok(_) if !judged && !delivery.passes(payload) => {}
             Ok(row) => {
+                delivery.listener(protocol, &row, payload, settings);
                 let added = delivery.row(&row, RowFields::default(), template, settings, counter, metrics);
                 if added && delivery.rows.len() >= ROWS_PER_CHUNK {
                     delivery.hand_over(sink.as_mut());
@@ -323,6 +338,17 @@ impl Delivery<'_> {
     fn passes(&self, payload: &[u8]) -> bool {
         self.program.is_empty()
             || message::decode(payload).is_ok_and(|row| self.program.matches(&Subject::of(&row)))
+    }
+
+    /// Notes a listener, also one whose row was delivered before.
+    fn listener(&mut self, protocol: Protocol, row: &Row<'_>, payload: &[u8], settings: &Settings) {
+        if row.state() == State::Listen as u8
+            && protocol == Protocol::TCP
+            && settings.wants(self.states, row)
+            && let Some(listeners) = &mut self.listeners
+        {
+            listeners.add(payload);
+        }
     }
 
     /// Adds one row if it is wanted and new. True if it was added.

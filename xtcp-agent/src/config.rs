@@ -14,6 +14,7 @@ mod poll;
 mod rule;
 mod sample;
 mod service;
+mod topology;
 mod value;
 mod workload;
 
@@ -30,8 +31,9 @@ pub use output::{Envelope, Events, Records};
 pub use poll::{Lookup, Poll};
 pub use sample::default_file_text;
 pub use service::{Identity, Listen, Log, Program};
+pub use topology::Topology;
 pub(crate) use value::duration;
-pub use value::{EbpfMode, LogFormat, OwnConnections, ProcessScan, UserNames, format_bytes};
+pub use value::{EbpfMode, LogFormat, OwnConnections, ProcessScan, Switch, UserNames, format_bytes};
 pub use workload::Workload;
 
 /// File that is read when `--config` names none.
@@ -52,6 +54,8 @@ pub struct Config {
     pub workload: Workload,
     #[command(flatten)]
     pub attribution: Attribution,
+    #[command(flatten)]
+    pub topology: Topology,
     #[command(flatten)]
     pub records: Records,
     #[command(flatten)]

@@ -23,10 +23,13 @@ use crate::connections::{Connections, Observation};
 use crate::event::{Event, EventBatch};
 use crate::mask::Mask;
 use crate::netns::filter::NetnsFilter;
+use crate::netns::nsid::Nsids;
 use crate::netns::registry::{Registry, Source};
 use crate::netns::{Door, NetnsId, Snapshot};
+use crate::netns_counters::Reading;
+use crate::netns_counters::ledger::Ledger;
 use crate::owners::Owners;
-use crate::scheduler::{Completion, Lookup, PollFinished, Scheduler};
+use crate::scheduler::{Completion, Lookup, PollFinished, Scheduler, Scope};
 use crate::workload::Directory;
 
 pub use metrics::EngineMetrics;
@@ -64,6 +67,10 @@ pub struct Parts {
     pub owners: Owners,
     /// What becomes of addresses in events.
     pub mask: Option<Mask>,
+    /// What namespaces count.
+    pub ledger: Ledger,
+    /// Ids of namespaces, kept as long as these live.
+    pub nsids: Nsids,
     /// Counters.
     pub metrics: EngineMetrics,
 }
@@ -208,6 +215,9 @@ impl Engine {
     pub fn on_done(&mut self, now: u64, done: Done) {
         match &done.found {
             Ok(id) => {
+                if let Some(reading) = done.counters {
+                    self.counted(*id, reading);
+                }
                 self.retried.remove(&id.inode);
                 let changes = self.parts.registry.verified(*id, done.began_ktime_ns);
                 self.apply(now, changes);
@@ -238,7 +248,9 @@ impl Engine {
         );
         let name = entry.map_or_else(|| Arc::from(""), |entry| Arc::clone(&entry.name));
         let workload = entry.and_then(|entry| self.parts.directory.of_netns(entry.id));
-        Some(Job { request, target, name, workload })
+        let counters =
+            request.poll != 0 && request.scope == Scope::Dump && self.parts.ledger.is_due(target.id, now);
+        Some(Job { request, target, name, workload, counters })
     }
 
     /// When [`next_job`](Self::next_job) may have something, `CLOCK_MONOTONIC` nanoseconds.
@@ -274,6 +286,19 @@ impl Engine {
         let Parts { registry, connections, scheduler, clock, metrics, handles, directory, .. } = &self.parts;
         directory.report();
         metrics.report(registry, connections, scheduler, clock, (*handles, self.excluded.len()));
+    }
+
+    /// A visit read what its namespace counts. One that ended since then, or is excluded, is told no more.
+    fn counted(&mut self, id: NetnsId, reading: Reading) {
+        let lives = self.parts.registry.get(id.inode).is_some_and(|entry| entry.id.matches(id));
+        if lives && !self.excluded.contains(&id.inode) {
+            self.parts.ledger.take(id, &reading);
+            let mut event = Kind::NetnsCounters(reading.counters);
+            if let Some(mask) = &self.parts.mask {
+                mask.event(&mut event);
+            }
+            self.publish(reading.ktime_ns, Some(id), event);
+        }
     }
 
     fn transition(&mut self, now: u64, seen: &Transition, numbers: Option<&TcpNumbers>) {

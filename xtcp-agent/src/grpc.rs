@@ -1,10 +1,11 @@
-//! The same records and events, live over gRPC: `XTCPFlatRecordService`, `EventService`, reflection and health.
+//! The same records and events, live over gRPC: `XTCPFlatRecordService`, `EventService`, `NetnsService`, reflection and health.
 //!
 //! No client slows the agent: each has a bounded queue, and what does not fit is dropped and counted.
 
 mod codec;
 mod event;
 mod flat_record;
+mod netns;
 mod poll_rows;
 mod row_hub;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::event_sink::{Bound, EventHub, SinkCounters};
 use event::EventService;
 use flat_record::FlatRecordService;
+use netns::NetnsService;
 pub use row_hub::RowHub;
 
 /// Bytes of the largest request: all have a few small fields.
@@ -95,6 +97,7 @@ enum Method {
     FlatRecords,
     PollFlatRecords,
     Events,
+    Counters,
 }
 
 impl Method {
@@ -103,6 +106,7 @@ impl Method {
             Self::FlatRecords => "FlatRecords",
             Self::PollFlatRecords => "PollFlatRecords",
             Self::Events => "Events",
+            Self::Counters => "Counters",
         }
     }
 }
@@ -138,7 +142,7 @@ impl GrpcMetrics {
         for method in [Method::FlatRecords, Method::PollFlatRecords] {
             metrics.method(method);
         }
-        for method in [Method::FlatRecords, Method::PollFlatRecords, Method::Events] {
+        for method in [Method::FlatRecords, Method::PollFlatRecords, Method::Events, Method::Counters] {
             metrics.streams.with_label_values(&[method.name()]);
         }
         Ok(metrics)
@@ -225,6 +229,7 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<FlatRecordService>().await;
     health.set_serving::<EventService>().await;
+    health.set_serving::<NetnsService>().await;
     let seats = Arc::new(Semaphore::new(MAX_STREAMS));
     let shared = Shared { services, metrics, seats, shutdown: shutdown.clone() };
     let server = Server::builder()
@@ -236,7 +241,8 @@ pub async fn serve(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .add_service(FlatRecordService(shared.clone()))
-        .add_service(EventService(shared))
+        .add_service(EventService(shared.clone()))
+        .add_service(NetnsService(shared))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
             shutdown.clone().cancelled_owned(),

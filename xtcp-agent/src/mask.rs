@@ -200,8 +200,27 @@ impl Mask {
         match event {
             Kind::TcpState(changed) => self.socket(changed.socket.as_mut()),
             Kind::TcpClose(closed) => self.socket(closed.socket.as_mut()),
-            Kind::NetnsCreated(_) | Kind::NetnsDestroyed(_) | Kind::NetnsCounters(_) | Kind::Loss(_) => {}
+            Kind::NetnsCounters(counters) => {
+                for listener in &mut counters.listeners {
+                    self.listener(&mut listener.address);
+                }
+            }
+            Kind::NetnsCreated(_) | Kind::NetnsDestroyed(_) | Kind::Loss(_) => {}
         }
+    }
+
+    /// Masks an address of 4 or 16 bytes; one of another length is none.
+    fn listener(&self, address: &mut Vec<u8>) {
+        let mut whole = [0; 16];
+        let Some(start) = whole.get_mut(..address.len()).filter(|start| matches!(start.len(), 4 | 16)) else {
+            address.clear();
+            return;
+        };
+        start.copy_from_slice(address);
+        let length = address.len();
+        let masked = self.address(length == 4, whole);
+        address.clear();
+        address.extend(masked.iter().take(length));
     }
 
     fn socket(&self, socket: Option<&mut Socket>) {

@@ -123,15 +123,7 @@ pub fn socket_cookie(socket: BorrowedFd<'_>) -> io::Result<Option<u64>> {
 
 /// Index of an interface in the network namespace that a socket of any kind belongs to (`SIOCGIFINDEX`).
 pub fn interface_index(socket: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
-    // SAFETY: all of it is integers and arrays of them, for which zero is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // One byte stays zero: the end of the name.
-    if name.len() >= request.ifr_name.len() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    for (target, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *target = c_char::from_ne_bytes([byte]);
-    }
+    let mut request = interface_request(name)?;
     // SAFETY: the kernel reads and writes one `struct ifreq`, which outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
     if result < 0 {
@@ -140,6 +132,82 @@ pub fn interface_index(socket: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
     // SAFETY: after success the kernel has written this member of the union, and any integer is a value of it.
     let index = unsafe { request.ifr_ifru.ifru_ifindex };
     u32::try_from(index).map_err(io::Error::other)
+}
+
+/// What the driver of an interface says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriverInfo {
+    /// Name of the driver.
+    pub driver: String,
+    /// Place of the device on its bus.
+    pub bus_info: String,
+    /// Version of the device's firmware; "N/A" where the driver knows none.
+    pub fw_version: String,
+}
+
+/// `struct ethtool_drvinfo` of `linux/ethtool.h`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct EthtoolDriverInfo {
+    cmd: u32,
+    driver: [u8; 32],
+    version: [u8; 32],
+    fw_version: [u8; 32],
+    bus_info: [u8; 32],
+    erom_version: [u8; 32],
+    reserved: [u8; 12],
+    counts: [u32; 5],
+}
+
+const _: () = assert!(size_of::<EthtoolDriverInfo>() == 196);
+
+/// `ETHTOOL_GDRVINFO` of `linux/ethtool.h`; needs no privilege.
+const ETHTOOL_GDRVINFO: u32 = 3;
+
+/// Asks for the driver of an interface of the network namespace that a socket belongs to (`SIOCETHTOOL`). `ENODEV` when
+/// there is no such interface, `EOPNOTSUPP` when its driver does not say.
+pub fn driver_info(socket: BorrowedFd<'_>, name: &str) -> io::Result<DriverInfo> {
+    let mut info = EthtoolDriverInfo {
+        cmd: ETHTOOL_GDRVINFO,
+        driver: [0; 32],
+        version: [0; 32],
+        fw_version: [0; 32],
+        bus_info: [0; 32],
+        erom_version: [0; 32],
+        reserved: [0; 12],
+        counts: [0; 5],
+    };
+    let mut request = interface_request(name)?;
+    request.ifr_ifru.ifru_data = (&raw mut info).cast();
+    // SAFETY: the kernel reads one `struct ifreq` and, because of the command in it, writes one `struct ethtool_drvinfo`
+    // where it points; both are of the kernel's layout and outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let text = |bytes: &[u8]| {
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+    };
+    Ok(DriverInfo {
+        driver: text(&info.driver),
+        bus_info: text(&info.bus_info),
+        fw_version: text(&info.fw_version),
+    })
+}
+
+/// A `struct ifreq` with the name of an interface.
+fn interface_request(name: &str) -> io::Result<libc::ifreq> {
+    // SAFETY: all of it is integers and arrays of them, for which zero is a value; its one pointer is raw.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // One byte stays zero: the end of the name.
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (target, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *target = c_char::from_ne_bytes([byte]);
+    }
+    Ok(request)
 }
 
 /// An option of 8 bytes; `None` where the kernel does not know it.

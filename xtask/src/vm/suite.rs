@@ -41,6 +41,8 @@ const SUITE: &[(&str, Guest)] = &[
     ("how_it_ended", Guest::All),
     ("independent_client", Guest::Never("its clients are Python programs")),
     ("many_namespaces", Guest::All),
+    ("lldp", Guest::Never("a guest has no lldpd")),
+    ("netns_counters", Guest::All),
     ("netns_lifecycle", Guest::All),
     ("never_keeps_a_namespace", Guest::All),
     ("offline_decode", Guest::All),
@@ -51,6 +53,7 @@ const SUITE: &[(&str, Guest)] = &[
     ("start_race", Guest::All),
     ("started_with_no_flags", Guest::All),
     ("targeted_lookup", Guest::All),
+    ("topology", Guest::All),
 ];
 
 /// The tests of the smoke test, each by its file and its own name.

@@ -9,8 +9,9 @@ use crate::engine::EngineMetrics;
 use crate::event_sink::SinkMetrics;
 use crate::grpc::GrpcMetrics;
 use crate::netns::metrics::DiscoveryMetrics;
+use crate::netns_counters::ledger;
 use crate::workload::WorkloadMetrics;
-use crate::{destination, envelope};
+use crate::{destination, envelope, topology};
 
 /// The metrics of every part.
 pub(super) struct Meters {
@@ -24,6 +25,8 @@ pub(super) struct Meters {
     pub(super) sinks: SinkMetrics,
     pub(super) grpc: GrpcMetrics,
     pub(super) attribution: AttributionMetrics,
+    pub(super) ledger: ledger::Metrics,
+    pub(super) topology: topology::Metrics,
 }
 
 impl Meters {
@@ -40,6 +43,8 @@ impl Meters {
             sinks: SinkMetrics::register(registry)?,
             grpc: GrpcMetrics::register(registry)?,
             attribution: AttributionMetrics::register(registry)?,
+            ledger: ledger::Metrics::register(registry)?,
+            topology: topology::Metrics::register(registry)?,
         })
     }
 }

@@ -13,7 +13,9 @@ use super::{Collector, CollectorMetrics, RowSink, Settings, Tap};
 use crate::clock::Clock;
 use crate::netns::enter::{EnterError, Visitor};
 use crate::netns::handle::Handles;
+use crate::netns::nsid::Nsids;
 use crate::netns::{NetnsId, Target};
+use crate::netns_counters::Reading;
 use crate::owners::Owners;
 use crate::record::builder::Builder;
 use crate::scheduler::{Completion, DumpRequest};
@@ -30,6 +32,8 @@ pub struct Job {
     pub name: Arc<str>,
     /// Whose it is, where that is known.
     pub workload: Option<Arc<Workload>>,
+    /// The namespace's counters are to be read at the same visit.
+    pub counters: bool,
 }
 
 /// What a worker says of a job.
@@ -45,6 +49,8 @@ pub struct Done {
     pub completion: Completion,
     /// Who was found, or why nobody was.
     pub found: Result<NetnsId, EnterError>,
+    /// The namespace's counters, where the job wanted them.
+    pub counters: Option<Reading>,
 }
 
 /// What all workers share.
@@ -66,6 +72,10 @@ pub struct Shared {
     pub handles: Handles,
     /// Who is shown every datagram; nobody, as a rule.
     pub tap: Option<Arc<dyn Tap>>,
+    /// Ids that the agent's namespace gave to others; not asked for without it.
+    pub nsids: Option<Nsids>,
+    /// Rows say those ids.
+    pub populate_nsid: bool,
 }
 
 /// One worker: a queue of one job, and its thread.
@@ -94,14 +104,30 @@ pub fn spawn(
 ) -> io::Result<WorkerHandle> {
     let (jobs, mut queue) = mpsc::channel::<Job>(1);
     let thread = thread::Builder::new().name(format!("xtcp-netns-{number}")).spawn(move || {
-        let Shared { settings, builder, owners, clock, counter, metrics, handles, tap } = shared;
-        let visitor = match Visitor::new(handles) {
+        let Shared {
+            settings,
+            builder,
+            owners,
+            clock,
+            counter,
+            metrics,
+            handles,
+            tap,
+            nsids,
+            populate_nsid,
+        } = shared;
+        let mut visitor = match Visitor::new(handles) {
             Ok(visitor) => visitor,
             Err(error) => {
                 tracing::error!(%error, number, "a worker cannot tell its own network namespace and ends");
                 return;
             }
         };
+        if let Some(nsids) = &nsids
+            && let Err(error) = visitor.ask_nsids(nsids.clone())
+        {
+            tracing::warn!(%error, number, "a worker cannot ask for nsids");
+        }
         let mut collector = Collector {
             visitor,
             exchange: Exchange::new(),
@@ -115,13 +141,15 @@ pub fn spawn(
             metrics,
             sink,
             tap,
+            nsids: nsids.filter(|_| populate_nsid),
             number: number as u64,
         };
-        while let Some(Job { request, target, name, workload }) = queue.blocking_recv() {
+        while let Some(job) = queue.blocking_recv() {
             let began_ktime_ns = crate::clock::ktime_ns();
-            let (completion, found) = collector.perform(&request, &target, &name, workload.as_ref());
+            let (completion, found, counters) = collector.perform(&job);
             let lost = matches!(found, Err(EnterError::Home(_)));
-            let report = Done { worker: number, expected: target.id, began_ktime_ns, completion, found };
+            let expected = job.target.id;
+            let report = Done { worker: number, expected, began_ktime_ns, completion, found, counters };
             if done.blocking_send(report).is_err() || lost {
                 return;
             }

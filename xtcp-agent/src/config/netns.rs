@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 
-use super::value::{OwnConnections, SocketProtocol, duration, netns_pattern};
+use super::value::{OwnConnections, SocketProtocol, Switch, duration, netns_pattern};
 use crate::netns::filter::{FilterError, NetnsFilter};
+use crate::netns_counters::ledger::Period;
 use crate::selection::SocketFilter;
 
 /// How network namespaces are found and entered.
@@ -48,6 +49,24 @@ pub struct Netns {
     #[arg(id = "netns-exclude", long = "netns-exclude", value_name = "PATTERN", value_delimiter = ',',
           value_parser = netns_pattern)]
     pub exclude: Vec<String>,
+
+    /// How often polls read what the kernel counts for each namespace: off, poll (each) or 1s to 24h.
+    ///
+    /// TCP's counters (overflows, SYN cookies, retransmissions, resets) and the backlog of each listener, as a change
+    /// event of kind netns_counters.
+    #[arg(id = "netns-counters", long = "netns-counters", value_name = "PERIOD", default_value = "1m",
+          value_parser = Period::from_str)]
+    pub counters: Period,
+
+    /// Fill the records' field nsid: the id that the agent's namespace gave to another one.
+    #[arg(
+        id = "populate-nsid",
+        long = "populate-nsid",
+        value_enum,
+        value_name = "CHOICE",
+        default_value = "off"
+    )]
+    pub populate_nsid: Switch,
 }
 
 impl Netns {

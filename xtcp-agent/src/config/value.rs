@@ -190,6 +190,17 @@ pub enum UserNames {
     On,
 }
 
+/// Whether something is done.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// No
+    #[value(alias = "false")]
+    Off,
+    /// Yes
+    #[value(alias = "true")]
+    On,
+}
+
 /// How log lines are written to standard error.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

@@ -91,6 +91,7 @@ impl Engine {
                     let event = pb::NetnsDestroyed { source: names::source(source).into(), lifetime_ns };
                     let event = Kind::NetnsDestroyed(event);
                     self.publish_named(at_ktime_ns, Some((netns.id, &netns.name)), event);
+                    self.parts.nsids.forget(netns.id);
                     self.forget(now, netns.id.inode);
                 }
                 Change::Renamed { netns, was } => {
@@ -142,6 +143,7 @@ impl Engine {
             self.wants.drop.push((inode, true));
             self.parts.scheduler.netns_removed(inode);
             self.parts.connections.forget_netns(inode);
+            self.parts.ledger.forget(inode);
         }
     }
 
@@ -151,6 +153,7 @@ impl Engine {
             self.wants.drop.push((inode, false));
         }
         self.to_retry.remove(&inode);
+        self.parts.ledger.forget(inode);
         self.retried.remove(&inode);
         self.parts.scheduler.netns_removed(inode);
         self.parts.connections.forget_netns(inode);

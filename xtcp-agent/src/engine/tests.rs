@@ -4,6 +4,7 @@ use xtcp_proto::event::v1::EventKind;
 use super::*;
 use crate::event::NetnsEvent;
 use crate::netns::enter::EnterError;
+use crate::netns_counters::ledger::{Metrics, Period};
 use crate::owners::{self, OwnerMetrics, Owners};
 use crate::record::Reason;
 use crate::scheduler::{Completion, Scope, Settings};
@@ -46,6 +47,8 @@ fn filtered(include: &[&str], exclude: &[&str]) -> Engine {
         ),
         mask: None,
         handles: true,
+        nsids: Nsids::default(),
+        ledger: Ledger::new(Period::EachPoll, Metrics::register(&prometheus::Registry::new()).unwrap()),
         metrics: EngineMetrics::register(&prometheus::Registry::new()).unwrap(),
     });
     engine.on_look(0, &look(&[]));
@@ -72,7 +75,7 @@ fn look(mounts: &[(&str, NetnsId)]) -> Snapshot {
 
 fn done(job: &Job, found: Result<NetnsId, EnterError>) -> Done {
     let completion = Completion { id: job.request.id, complete: found.is_ok(), ..Completion::default() };
-    Done { worker: 0, expected: job.target.id, began_ktime_ns: 3, completion, found }
+    Done { worker: 0, expected: job.target.id, began_ktime_ns: 3, completion, found, counters: None }
 }
 
 fn netns(id: NetnsId, kind: u32, hook: u32) -> NetnsEvent {

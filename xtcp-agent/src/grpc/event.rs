@@ -21,7 +21,7 @@ use crate::event_sink::{Filter, Kind, Subscription};
 /// How many events are taken from the queue at once.
 const AT_ONCE: usize = 256;
 
-type Events = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+pub(super) type Events = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 /// The service.
 #[derive(Clone)]
@@ -61,29 +61,30 @@ impl ServerStreamingService<EventsRequest> for EventStream {
     type Future = BoxFuture<Response<Events>, Status>;
 
     fn call(&mut self, request: Request<EventsRequest>) -> Self::Future {
-        let shared = self.0.clone();
-        Box::pin(async move {
-            let filter = filter(request.into_inner())?;
-            let seat = shared.seat(Method::Events)?;
-            let counters = Arc::clone(&shared.services.event_counters);
-            let services = &shared.services;
-            let subscription =
-                Subscription::new(&services.events, services.event_bound, filter, Arc::clone(&counters));
-            let deliveries = stream::unfold(subscription, async |subscription| {
-                let delivery = subscription.take(AT_ONCE).await?;
-                let wanted: Vec<_> = delivery
-                    .wanted(subscription.filter())
-                    .map(|event| (event.meta.kind, event.protobuf()))
-                    .collect();
-                Some((stream::iter(wanted), subscription))
-            });
-            let events = deliveries.flatten().map(move |(kind, event)| {
-                counters.published.get(kind).inc();
-                Ok(event)
-            });
-            Ok(Response::new(seat.keep(events)))
-        })
+        let response =
+            filter(request.into_inner()).and_then(|filter| stream(&self.0, Method::Events, filter));
+        Box::pin(std::future::ready(response))
     }
+}
+
+/// The events from now on that pass a filter.
+pub(super) fn stream(shared: &Shared, method: Method, filter: Filter) -> Result<Response<Events>, Status> {
+    let seat = shared.seat(method)?;
+    let services = &shared.services;
+    let counters = Arc::clone(&services.event_counters);
+    let subscription =
+        Subscription::new(&services.events, services.event_bound, filter, Arc::clone(&counters));
+    let deliveries = stream::unfold(subscription, async |subscription| {
+        let delivery = subscription.take(AT_ONCE).await?;
+        let wanted: Vec<_> =
+            delivery.wanted(subscription.filter()).map(|event| (event.meta.kind, event.protobuf())).collect();
+        Some((stream::iter(wanted), subscription))
+    });
+    let events = deliveries.flatten().map(move |(kind, event)| {
+        counters.published.get(kind).inc();
+        Ok(event)
+    });
+    Ok(Response::new(seat.keep(events)))
 }
 
 fn filter(request: EventsRequest) -> Result<Filter, Status> {

@@ -13,7 +13,9 @@ use nix::sched::CloneFlags;
 use nix::sys::stat::{FileStat, Mode, fstat};
 
 use super::handle::Handles;
+use super::nsid::{Nsids, Query};
 use super::{Door, NetnsId, Target};
+use crate::netns_counters::Files;
 use crate::sys;
 
 /// Why a namespace was not visited.
@@ -70,6 +72,8 @@ pub struct Visit {
     pub id: NetnsId,
     /// The door that was used.
     pub door: Door,
+    /// Its counters, where they were asked for. Open files, which keep the namespace alive as well.
+    pub counters: Option<Files>,
 }
 
 /// A thread's right to visit namespaces. Made on the thread that uses it, in the namespace that is its home.
@@ -79,6 +83,7 @@ pub struct Visitor {
     home_id: NetnsId,
     device: u64,
     handles: Handles,
+    nsids: Option<(Nsids, Query)>,
     lost: bool,
     /// `setns` moves the calling thread only, so a visitor never leaves the thread that made it.
     thread: PhantomData<*const ()>,
@@ -90,7 +95,22 @@ impl Visitor {
         let home = open_path(Path::new("/proc/thread-self/ns/net"))?;
         let stat = fstat(&home)?;
         let home_id = NetnsId { inode: inode(&stat)?, cookie: cookie_of_current()?.unwrap_or(0) };
-        Ok(Self { home, home_id, device: stat.st_dev, handles, lost: false, thread: PhantomData })
+        Ok(Self {
+            home,
+            home_id,
+            device: stat.st_dev,
+            handles,
+            nsids: None,
+            lost: false,
+            thread: PhantomData,
+        })
+    }
+
+    /// Asks at visits, from home, which id each namespace was given: once for each, and again for those without one
+    /// when one was given.
+    pub fn ask_nsids(&mut self, nsids: Nsids) -> io::Result<()> {
+        self.nsids = Some((nsids, Query::new()?));
+        Ok(())
     }
 
     /// The namespace that the thread is in between visits.
@@ -101,12 +121,21 @@ impl Visitor {
     /// Opens a `NETLINK_SOCK_DIAG` socket in the target, by the first of its doors that leads to it. No other
     /// descriptor outlives the call. About 10 µs with the socket's end.
     pub fn open_diag(&mut self, target: &Target) -> Result<Visit, EnterError> {
+        self.visit(target, false)
+    }
+
+    /// As [`open_diag`](Self::open_diag), with the files of the namespace's counters.
+    pub fn open_diag_and_counters(&mut self, target: &Target) -> Result<Visit, EnterError> {
+        self.visit(target, true)
+    }
+
+    fn visit(&mut self, target: &Target, counters: bool) -> Result<Visit, EnterError> {
         if self.lost {
             return Err(EnterError::Home(Errno::ENOTRECOVERABLE.into()));
         }
         let mut worst = EnterError::NoDoor(target.id);
         for door in &target.doors {
-            match self.try_door(target.id, door) {
+            match self.try_door(target.id, door, counters) {
                 Ok(Some(visit)) => return Ok(visit),
                 Err(error) if error.severity() == FATAL => return Err(error),
                 Err(error) if error.severity() > worst.severity() => worst = error,
@@ -117,13 +146,21 @@ impl Visitor {
     }
 
     /// `None` when this kernel has no such door.
-    fn try_door(&mut self, expected: NetnsId, door: &Door) -> Result<Option<Visit>, EnterError> {
+    fn try_door(
+        &mut self,
+        expected: NetnsId,
+        door: &Door,
+        counters: bool,
+    ) -> Result<Option<Visit>, EnterError> {
         let fail = |action, source: io::Error| EnterError::from_io(expected, door, action, source);
         let opened = match door {
             Door::Own => {
                 let socket =
                     Socket::new(NETLINK_SOCK_DIAG).map_err(|e| fail("open a sock_diag socket", e))?;
-                return verify(expected, self.home_id.inode, door, socket).map(Some);
+                let counters = counters.then(Files::open);
+                let visit = verify(expected, self.home_id.inode, door, socket, counters)?;
+                ask_nsid(&mut self.nsids, visit.id, self.home.as_fd());
+                return Ok(Some(visit));
             }
             Door::Handle => match self.handles.open(expected) {
                 Some(opened) => opened,
@@ -146,12 +183,27 @@ impl Visitor {
         }
         go(namespace.as_fd()).map_err(|e| fail("enter", e.into()))?;
         let socket = Socket::new(NETLINK_SOCK_DIAG);
+        let counters = counters.then(Files::open);
         if let Err(error) = go(self.home.as_fd()) {
             self.lost = true;
             return Err(EnterError::Home(error.into()));
         }
         let socket = socket.map_err(|e| fail("open a sock_diag socket", e))?;
-        verify(expected, found, door, socket).map(Some)
+        let visit = verify(expected, found, door, socket, counters)?;
+        ask_nsid(&mut self.nsids, visit.id, namespace.as_fd());
+        Ok(Some(visit))
+    }
+}
+
+/// Asks for an id where it is not known. A kernel that does not answer is asked again at the next visit.
+fn ask_nsid(nsids: &mut Option<(Nsids, Query)>, id: NetnsId, namespace: BorrowedFd<'_>) {
+    if let Some((nsids, query)) = nsids
+        && let Some(generation) = nsids.wanted(id)
+    {
+        match query.of(namespace) {
+            Ok(nsid) => nsids.answered(id, generation, nsid),
+            Err(error) => tracing::debug!(netns = %id, %error, "no answer to RTM_GETNSID"),
+        }
     }
 }
 
@@ -173,13 +225,19 @@ pub fn settle(path: &Path) -> io::Result<()> {
 }
 
 /// Compares the cookie of a socket with the expected one: what was entered may be a successor with the same inode.
-fn verify(expected: NetnsId, inode: u32, door: &Door, socket: Socket) -> Result<Visit, EnterError> {
+fn verify(
+    expected: NetnsId,
+    inode: u32,
+    door: &Door,
+    socket: Socket,
+    counters: Option<Files>,
+) -> Result<Visit, EnterError> {
     let cookie = sys::netns_cookie(socket.as_fd())
         .map_err(|source| EnterError::Failed { target: expected, action: "read the netns cookie", source })?
         .unwrap_or(0);
     let id = NetnsId { inode, cookie };
     if id.matches(expected) {
-        Ok(Visit { socket, id, door: door.clone() })
+        Ok(Visit { socket, id, door: door.clone(), counters })
     } else {
         Err(EnterError::Mismatch { expected, found: id })
     }

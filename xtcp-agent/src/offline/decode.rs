@@ -210,6 +210,7 @@ impl Run<'_> {
                 timestamp_ns,
                 netns: &name,
                 netns_id: NetnsId { inode: netns_inode, cookie: 0 },
+                nsid: 0,
                 workload: None,
                 reason: Reason::Requested,
                 method: method(dump, lookup),

@@ -15,7 +15,7 @@ use crate::agent::{host, kernel_version, questions, schedule};
 use crate::change_event::Stamp;
 use crate::clock::{self, Clock};
 use crate::collector::{self, CollectorMetrics, Done, Job, RowSink, Shared, Tap, WorkerHandle};
-use crate::config::{Config, ProcessScan};
+use crate::config::{Config, ProcessScan, Switch};
 use crate::connections::Connections;
 use crate::engine::{Engine, EngineMetrics, Parts, PortFilter};
 use crate::netns::discover::{DiscoverError, Discovery, Scan};
@@ -23,10 +23,13 @@ use crate::netns::enter::{self, EnterError};
 use crate::netns::filter::{FilterError, NetnsFilter};
 use crate::netns::handle::Handles;
 use crate::netns::list::Listing;
+use crate::netns::nsid::Nsids;
 use crate::netns::registry::Registry;
 use crate::netns::{NetnsId, Snapshot};
+use crate::netns_counters::ledger::{self, Ledger, Period};
 use crate::record::builder::Builder;
 use crate::scheduler::Scheduler;
+use crate::topology;
 use crate::workload::Directory;
 
 /// Why there was no poll.
@@ -92,6 +95,21 @@ pub(super) struct Outcome {
     pub(super) missed: Vec<Missed>,
 }
 
+/// What is known of the host's uplinks, if that is wanted.
+fn links(config: &Config, registry: &prometheus::Registry) -> Result<topology::Fields, PollError> {
+    let settings = topology::Settings::new(&config.topology);
+    let fields = topology::Fields::default();
+    if settings.wants_something() {
+        let metrics = topology::Metrics::register(registry)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(system("look at the uplinks"))?;
+        for problem in runtime.block_on(topology::look(&settings, &fields, &metrics)) {
+            tracing::warn!("host topology: {problem}; its fields stay empty");
+        }
+    }
+    Ok(fields)
+}
+
 /// Polls once. `sink` gives each worker a way out for its rows.
 pub(super) fn poll(
     config: &Config,
@@ -105,6 +123,8 @@ pub(super) fn poll(
     let own = enter::current().map_err(system("identify the own network namespace"))?;
     let handles = Handles::probe();
     let mut discovery = Discovery::new(config.netns.dirs.clone(), Listing::probe(handles))?;
+    let populate_nsid = config.netns.populate_nsid == Switch::On;
+    let links = links(config, &registry)?;
     let metrics = AttributionMetrics::register(&registry)?;
     let extras = attribution::extras(&config.attribution, &metrics)?;
     let directory = Directory::detached();
@@ -114,13 +134,15 @@ pub(super) fn poll(
     }
     let shared = Shared {
         settings: Arc::new(questions(config, own)),
-        builder: Builder::new(host.clone(), kernel_version()).with(extras),
+        builder: Builder::new(host.clone(), kernel_version()).with(extras).with_topology(links),
         owners: owners.clone(),
         clock: Arc::clone(&clock),
         counter: Arc::new(AtomicU64::new(0)),
         metrics: CollectorMetrics::register(&registry)?,
         handles,
         tap,
+        nsids: populate_nsid.then(Nsids::default),
+        populate_nsid,
     };
     let now = clock::ktime_ns();
     let mut engine = Engine::new(Parts {
@@ -141,6 +163,8 @@ pub(super) fn poll(
         owners,
         mask: None,
         handles: handles != Handles::Unsupported,
+        ledger: Ledger::new(Period::Off, ledger::Metrics::register(&registry)?),
+        nsids: Nsids::default(),
         metrics: EngineMetrics::register(&registry)?,
     });
     let (snapshot, scan) = discovery.scan()?;

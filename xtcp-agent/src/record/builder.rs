@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use xtcp_inet_diag::attr::info::AccEcnLayout;
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::{RecordMethod, RecordReason};
@@ -13,6 +14,7 @@ use super::Reason;
 use super::template::Parts;
 pub use super::template::{Extras, RowFields, Template};
 use crate::netns::NetnsId;
+use crate::topology::Fields;
 use crate::workload::Workload;
 
 /// The consumers' tables take 1.
@@ -44,6 +46,8 @@ pub struct Context<'a> {
     pub netns: &'a str,
     /// The namespace, verified.
     pub netns_id: NetnsId,
+    /// Id that the agent's namespace gave to it; 0 also when there is none or it was not asked for.
+    pub nsid: u32,
     /// Whose the namespace is, where that is known.
     pub workload: Option<&'a Arc<Workload>>,
     /// Why the row exists.
@@ -66,6 +70,7 @@ pub struct Builder {
     host: HostFields,
     accecn: AccEcnLayout,
     extras: Extras,
+    topology: Fields,
 }
 
 impl Builder {
@@ -73,13 +78,19 @@ impl Builder {
     /// packed.
     pub fn new(host: HostFields, kernel: (u32, u32)) -> Self {
         let accecn = if kernel < (7, 0) { AccEcnLayout::Halves } else { AccEcnLayout::BitFields };
-        Self { host, accecn, extras: Extras::default() }
+        Self { host, accecn, extras: Extras::default(), topology: Fields::default() }
     }
 
     /// The same, whose rows have this too.
     #[must_use]
     pub fn with(self, extras: Extras) -> Self {
         Self { extras, ..self }
+    }
+
+    /// The same, whose rows say what is known of the host's uplinks when their request begins.
+    #[must_use]
+    pub fn with_topology(self, topology: Fields) -> Self {
+        Self { topology, ..self }
     }
 
     /// What the rows of one request have in common.
@@ -89,6 +100,7 @@ impl Builder {
             timestamp_ns,
             netns,
             netns_id,
+            nsid,
             workload,
             reason,
             method,
@@ -105,11 +117,14 @@ impl Builder {
             location,
             netns: netns.to_owned(),
             netns_inode: u64::from(netns_id.inode),
+            nsid,
             label,
             tag,
             ..XtcpFlatRecord::default()
         };
         let between = XtcpFlatRecord { socket_fd, netlinker_id, ..XtcpFlatRecord::default() };
+        // Fields 100 to 224 follow those of `between`.
+        let between = [&*between.encode_to_vec(), &self.topology.encoded()].concat();
         let head = XtcpFlatRecord {
             record_reason: reason_of(reason).into(),
             record_method: method.into(),
@@ -140,7 +155,6 @@ fn reason_of(reason: Reason) -> RecordReason {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
     use xtcp_inet_diag::wire;
     use xtcp_proto::event::v1;
     use xtcp_proto::flat_record::v1::xtcp_flat_record::OwnerSource;
@@ -164,6 +178,7 @@ mod tests {
         timestamp_ns: 1,
         netns: "blue",
         netns_id: NetnsId { inode: 2, cookie: 3 },
+        nsid: 0,
         workload: None,
         reason: Reason::TcpState,
         method: RecordMethod::Lookup,

@@ -56,7 +56,8 @@ pub struct Extras {
 /// A record in three parts: fields up to 59, from 61 to 3002, from 3004.
 pub(super) struct Parts {
     pub(super) before: XtcpFlatRecord,
-    pub(super) between: XtcpFlatRecord,
+    /// Fields 61 to 224, encoded.
+    pub(super) between: Vec<u8>,
     pub(super) head: XtcpFlatRecord,
     pub(super) tail: XtcpFlatRecord,
     /// The namespace's.
@@ -70,7 +71,6 @@ pub(super) struct Parts {
 pub struct Template {
     parts: Parts,
     plain: Run,
-    between: Vec<u8>,
     head: Vec<u8>,
     /// `head` and the tail of `plain`.
     after: Vec<u8>,
@@ -113,7 +113,6 @@ impl Template {
         };
         let head = parts.head.encode_to_vec();
         Self {
-            between: parts.between.encode_to_vec(),
             after: [head.as_slice(), plain.tail.as_slice()].concat(),
             head,
             plain,
@@ -139,7 +138,7 @@ impl Template {
         let asn = self.system_of(row);
         let name = self.name_of(row.uid());
         let workload = workload.filter(|workload| self.parts.workload.as_ref() != Some(*workload));
-        let Self { parts, plain, between, head, after, runs, own_after, scratch, extras, .. } = self;
+        let Self { parts, plain, head, after, runs, own_after, scratch, extras, .. } = self;
 
         let is_plain = owner.is_none() && workload.is_none() && name.is_none();
         let run = if is_plain {
@@ -169,7 +168,13 @@ impl Template {
             own_after.extend_from_slice(&run.tail);
             own_after
         };
-        let context = wire::Context { before: &run.before, counter, between, after, accecn: parts.accecn };
+        let context = wire::Context {
+            before: &run.before,
+            counter,
+            between: &parts.between,
+            after,
+            accecn: parts.accecn,
+        };
 
         let mut row = row.with_destination_asn(asn);
         let masked;
