@@ -29,8 +29,8 @@ use crate::clock::{self, Clock};
 use crate::netns::NetnsId;
 use crate::netns::enter::{EnterError, Visitor};
 use crate::netns::nsid::Nsids;
+use crate::netns_counters::Reading as Counters;
 use crate::netns_counters::listeners::Listeners;
-use crate::netns_counters::{Files, Reading as Counters};
 use crate::owners::{Known, Owners, View};
 use crate::record::builder::{Builder, Context, RowFields, Template};
 use crate::record::{RowChunk, Rows};
@@ -129,7 +129,7 @@ impl Collector {
     /// Performs a job. The completion says how it went; who was found there, or why nobody was, stands beside it, and the
     /// namespace's counters, where the job wants them.
     pub fn perform(&mut self, job: &Job) -> (Completion, Result<NetnsId, EnterError>, Option<Counters>) {
-        let Job { request, target, name, workload, counters: wants_counters } = job;
+        let Job { request, target, .. } = job;
         let started = clock::ktime_ns();
         let states = match request.scope {
             Scope::Listeners => States::one(State::Listen),
@@ -151,51 +151,17 @@ impl Collector {
         let mut found = Err(EnterError::NoDoor(target.id));
         let mut counters = None;
         for attempt in 1..=ATTEMPTS {
-            let opened = if *wants_counters && counters.is_none() {
-                self.visitor.open_diag_and_counters(target)
-            } else {
-                self.visitor.open_diag(target)
-            };
-            let mut visit = match opened {
-                Ok(visit) => visit,
+            let answered = match self.attempt(job, &mut delivery, &mut counters) {
+                Ok((id, answered)) => {
+                    found = Ok(id);
+                    answered
+                }
                 Err(error) => {
                     self.metrics.enter_failed(&error);
                     found = Err(error);
                     break;
                 }
             };
-            found = Ok(visit.id);
-            counters = visit.counters.take().map(Files::read).or(counters);
-            delivery.listeners = wants_counters.then(Listeners::default);
-            delivery.program = self.settings.sockets.program(visit.socket.as_fd());
-            if request.scope == Scope::Dump
-                && self.settings.leave_out_own_in.is_some_and(|own| own.matches(visit.id))
-            {
-                delivery.own = own::socket_inodes();
-            }
-            let context = Context {
-                timestamp_ns: self.clock.now(),
-                netns: name,
-                netns_id: visit.id,
-                workload: workload.as_ref(),
-                nsid: self.nsids.as_ref().and_then(|nsids| nsids.get(visit.id)).unwrap_or(0),
-                reason: request.reason,
-                method: method_of(&request.scope),
-                poll: request.poll,
-                dump: 0,
-                socket_fd: exchange::descriptor(&visit.socket),
-                netlinker_id: self.number,
-            };
-            let mut template = self.builder.template(&context);
-            let tap = self.tap.clone();
-            let link = Tapped { socket: &visit.socket, tap: tap.as_deref(), netns_inode: visit.id.inode };
-            let answered =
-                Exchange::prepare(&visit.socket, self.settings.timeout).and_then(|()| match &request.scope {
-                    Scope::Dump | Scope::Listeners => self.dump(&link, &mut template, &mut delivery),
-                    Scope::Lookups(lookups) => self.look_up(&link, lookups, &mut template, &mut delivery),
-                });
-            drop(visit);
-            delivery.hand_over(self.sink.as_mut());
             match answered {
                 Ok(()) => {
                     complete = true;
@@ -220,6 +186,56 @@ impl Collector {
             listeners.finish(&mut counters.counters);
         }
         (Completion { id: request.id, complete, fault: why, rows, duration_ns, seen }, found, counters)
+    }
+
+    /// One visit: who was found, and whether everything was answered. Counters that an earlier one read stay.
+    fn attempt(
+        &mut self,
+        job: &Job,
+        delivery: &mut Delivery<'_>,
+        counters: &mut Option<Counters>,
+    ) -> Result<(NetnsId, Result<(), Fault>), EnterError> {
+        let Job { request, target, name, workload, counters: wants_counters } = job;
+        let mut visit = if *wants_counters && counters.is_none() {
+            self.visitor.open_diag_and_counters(target)?
+        } else {
+            self.visitor.open_diag(target)?
+        };
+        if let Some(files) = visit.counters.take() {
+            *counters = Some(files.read());
+        }
+        delivery.listeners = wants_counters.then(Listeners::default);
+        delivery.program = self.settings.sockets.program(visit.socket.as_fd());
+        if request.scope == Scope::Dump
+            && self.settings.leave_out_own_in.is_some_and(|own| own.matches(visit.id))
+        {
+            delivery.own = own::socket_inodes();
+        }
+        let context = Context {
+            timestamp_ns: self.clock.now(),
+            netns: name,
+            netns_id: visit.id,
+            nsid: self.nsids.as_ref().and_then(|nsids| nsids.get(visit.id)).unwrap_or(0),
+            workload: workload.as_ref(),
+            reason: request.reason,
+            method: method_of(&request.scope),
+            poll: request.poll,
+            dump: 0,
+            socket_fd: exchange::descriptor(&visit.socket),
+            netlinker_id: self.number,
+        };
+        let mut template = self.builder.template(&context);
+        let tap = self.tap.clone();
+        let link = Tapped { socket: &visit.socket, tap: tap.as_deref(), netns_inode: visit.id.inode };
+        let answered =
+            Exchange::prepare(&visit.socket, self.settings.timeout).and_then(|()| match &request.scope {
+                Scope::Dump | Scope::Listeners => self.dump(&link, &mut template, delivery),
+                Scope::Lookups(lookups) => self.look_up(&link, lookups, &mut template, delivery),
+            });
+        let id = visit.id;
+        drop(visit);
+        delivery.hand_over(self.sink.as_mut());
+        Ok((id, answered))
     }
 
     fn dump(
