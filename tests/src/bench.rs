@@ -1,5 +1,6 @@
 //! The benchmark's parts, and what they share: a stop that leaves nothing behind, clocks of CPU time, medians, tables.
 
+pub mod discovery;
 pub mod events;
 mod floor;
 pub mod hold;

@@ -84,6 +84,30 @@ pub struct Member {
 }
 
 impl Member {
+    /// Makes a namespace on the calling thread, which is left in it: mounted at `path`, or held by a descriptor; with a
+    /// connection inside if `talks`.
+    pub fn begin(index: usize, path: Option<PathBuf>, talks: bool) -> Self {
+        let since_ns = monotonic_ns();
+        unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
+        let inside = "/proc/thread-self/ns/net";
+        let inode = std::fs::metadata(inside).expect("a thread has a namespace").ino();
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket can be made");
+        let cookie = netns_cookie(socket.as_fd()).expect("SO_NETNS_COOKIE can be read").unwrap_or(0);
+        drop(socket);
+        let id = Id { inode, cookie, since_ns };
+        let file = path.is_none().then(|| File::open(inside).expect("a namespace opens"));
+        if let Some(path) = &path {
+            File::create(path).unwrap_or_else(|e| panic!("{} cannot be made: {e}", path.display()));
+            mount(Some(inside), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .unwrap_or_else(|e| panic!("{} cannot be mounted: {e}", path.display()));
+        }
+        let conversation = talks.then(|| {
+            bring_loopback_up();
+            Conversation::begin(index)
+        });
+        Self { index, id, path, file, conversation }
+    }
+
     /// Ends it: its connection is reset, its mount and its descriptor go.
     pub fn end(mut self) {
         self.conversation = None;
@@ -126,34 +150,12 @@ impl Harbour {
     /// Makes one namespace on the calling thread, which is left in it: mounted here under `name`, or held by a descriptor;
     /// with a connection inside if `talks`.
     pub fn launch(&self, index: usize, name: Option<&str>, talks: bool) -> Member {
-        self.launch_at(index, name.map(|name| self.path().join(name)), talks)
+        Member::begin(index, name.map(|name| self.path().join(name)), talks)
     }
 
     /// As [`launch`](Self::launch), mounted under a name that need not be text.
     pub fn launch_as(&self, index: usize, name: &OsStr, talks: bool) -> Member {
-        self.launch_at(index, Some(self.path().join(name)), talks)
-    }
-
-    fn launch_at(&self, index: usize, path: Option<PathBuf>, talks: bool) -> Member {
-        let since_ns = monotonic_ns();
-        unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
-        let inside = "/proc/thread-self/ns/net";
-        let inode = std::fs::metadata(inside).expect("a thread has a namespace").ino();
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket can be made");
-        let cookie = netns_cookie(socket.as_fd()).expect("SO_NETNS_COOKIE can be read").unwrap_or(0);
-        drop(socket);
-        let id = Id { inode, cookie, since_ns };
-        let file = path.is_none().then(|| File::open(inside).expect("a namespace opens"));
-        if let Some(path) = &path {
-            File::create(path).unwrap_or_else(|e| panic!("{} cannot be made: {e}", path.display()));
-            mount(Some(inside), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                .unwrap_or_else(|e| panic!("{} cannot be mounted: {e}", path.display()));
-        }
-        let conversation = talks.then(|| {
-            bring_loopback_up();
-            Conversation::begin(index)
-        });
-        Member { index, id, path, file, conversation }
+        Member::begin(index, Some(self.path().join(name)), talks)
     }
 
     /// Makes namespaces `from..to` on a thread of its own, each mounted under its number.

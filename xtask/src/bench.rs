@@ -10,7 +10,7 @@ use crate::{build_ebpf, debian, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// poll, events, idle or all, and their options; `help` says more
+    /// poll, events, idle, discovery or all, and their options; `help` says more
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WHAT")]
     args: Vec<String>,
 }

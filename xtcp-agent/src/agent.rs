@@ -357,7 +357,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         watch,
         notices: Some(notices),
         nsids,
-        tells_ends,
+        tells: (tells_births, tells_ends),
         scout,
         looks,
         drain,

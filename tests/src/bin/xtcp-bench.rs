@@ -7,7 +7,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtcp_tests::bench::{self, events, hold, idle, poll};
+use xtcp_tests::bench::{self, discovery, events, hold, idle, poll};
 
 #[derive(Parser)]
 #[command(
@@ -27,7 +27,9 @@ enum What {
     Events(events::Options),
     /// Doing nothing: CPU and memory at default settings, without and with empty namespaces
     Idle(idle::Options),
-    /// All three, in less than five minutes at their defaults (the default)
+    /// How long until a namespace is known, and its end, by each source
+    Discovery(discovery::Options),
+    /// All four, in less than five minutes at their defaults (the default)
     All(All),
     /// Connections held open for `poll`, in a process of its own because open files are limited by process
     #[command(hide = true)]
@@ -42,6 +44,8 @@ struct All {
     events: events::Options,
     #[command(flatten)]
     idle: idle::Options,
+    #[command(flatten)]
+    discovery: discovery::Options,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Some(What::Poll(options)) => bench::run(|| poll::main(&options)),
         Some(What::Events(options)) => bench::run(|| events::main(&options)),
         Some(What::Idle(options)) => bench::run(|| idle::main(&options)),
+        Some(What::Discovery(options)) => bench::run(|| discovery::main(&options)),
         Some(What::All(all)) => run_all(&all),
         // The defaults of `all` are clap's.
         None => match Cli::parse_from(["bench", "all"]).what {
@@ -70,6 +75,7 @@ fn run_all(all: &All) -> Result<(), bench::Stopped> {
     bench::run(|| {
         poll::main(&all.poll)?;
         events::main(&all.events)?;
-        idle::main(&all.idle)
+        idle::main(&all.idle)?;
+        discovery::main(&all.discovery)
     })
 }

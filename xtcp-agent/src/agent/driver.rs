@@ -45,8 +45,8 @@ pub(super) struct Means {
     /// What rtnetlink tells of ids of namespaces; none when it tells no more.
     pub(super) notices: Option<Notices>,
     pub(super) nsids: Nsids,
-    /// A kernel event tells of every end.
-    pub(super) tells_ends: bool,
+    /// A kernel event tells of every beginning, and of every end.
+    pub(super) tells: (bool, bool),
     pub(super) scout: Scout,
     pub(super) looks: mpsc::Receiver<Found>,
     pub(super) drain: Option<DrainHandle>,
@@ -189,7 +189,9 @@ impl Driver {
                 match (told, means.nsids.heard(told)) {
                     (_, Some(ended)) => engine.ended(now, ended),
                     // Of whom only a kernel event would tell.
-                    (Told::Released(_) | Told::Missed, None) if !means.tells_ends => engine.somebody_ended(),
+                    (Told::Released(_) | Told::Missed, None) if !means.tells.1 => engine.somebody_ended(),
+                    // It may be as new as its id.
+                    (Told::Assigned(_), None) if !means.tells.0 => engine.want_look(true),
                     (Told::Released(_) | Told::Missed | Told::Assigned(_), None) => {}
                 }
             }
@@ -285,12 +287,14 @@ impl Driver {
         means.readiness.set("events", Err(format!("the ring buffer's reader ended: {error}")));
     }
 
+    /// A look that is due anyway but later must not delay the one that this hint asks for.
     fn look_at_mounts_soon(&mut self) {
-        let now = Instant::now();
-        if self.mount_looks.is_empty() {
-            self.mount_looks.extend(MOUNT_DELAYS.map(|delay| now + delay));
-        } else if self.mount_looks.len() == 1 {
-            self.mount_looks.push(now + MOUNT_DELAYS[1]);
+        let [soon, later] = MOUNT_DELAYS.map(|delay| Instant::now() + delay);
+        if self.mount_looks.first().is_none_or(|at| *at > soon) {
+            self.mount_looks.insert(0, soon);
+        }
+        if self.mount_looks.len() == 1 {
+            self.mount_looks.push(later);
         }
     }
 
