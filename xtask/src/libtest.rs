@@ -106,6 +106,12 @@ pub(crate) fn notes(printed: &str) -> impl Iterator<Item = String> {
     Report::of(printed).notes().into_iter()
 }
 
+/// How many tests ran that printed this.
+pub(crate) fn ran(printed: &str) -> u32 {
+    let Report { passed, failed, .. } = Report::of(printed);
+    passed + failed
+}
+
 /// What a run of many test binaries comes down to.
 #[derive(Debug, Default, PartialEq)]
 struct Report {

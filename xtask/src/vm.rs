@@ -137,7 +137,8 @@ pub(crate) fn stage(extent: suite::Extent, filters: &[String], notes: &mut Vec<S
     let mut failed = Vec::new();
     for outcome in outcomes {
         notes.extend(outcome.notes());
-        failed.extend(outcome.failure());
+        let ran_none = || format!("kernel {}: no test ran", outcome.name);
+        failed.extend(outcome.failure().or_else(|| (libtest::ran(&outcome.printed) == 0).then(ran_none)));
     }
     if !failed.is_empty() {
         bail!("{}", failed.join("; "));
