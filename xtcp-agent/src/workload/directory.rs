@@ -138,6 +138,12 @@ impl Directory {
         self.lock().knows(inode)
     }
 
+    /// What everything takes.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.lock().usage().kinds.iter().map(|(_, bytes, _)| bytes).sum()
+    }
+
     /// Whether a process's cgroup was read.
     #[cfg(test)]
     pub(super) fn knows_process(&self, pid: u32) -> bool {

@@ -114,4 +114,4 @@ fn exists(socket: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,1 +1,188 @@
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+
+use super::*;
+use crate::workload::engine::tests::{Serving, Stage, eventually};
+
+/// What a fake engine has, by id: name, image, labels.
+#[derive(Clone)]
+struct Fake {
+    podman: bool,
+    containers: Arc<Mutex<HashMap<String, (String, String, Value)>>>,
+    events: broadcast::Sender<Bytes>,
+}
+
+impl Fake {
+    fn new(podman: bool) -> Self {
+        Self { podman, containers: Arc::default(), events: broadcast::channel(64).0 }
+    }
+
+    fn put(&self, id: &str, name: &str, labels: Value) {
+        let container = (name.to_owned(), format!("registry/{name}:1"), labels);
+        self.containers.lock().unwrap().insert(id.to_owned(), container);
+    }
+
+    fn tell(&self, action: &str, id: &str) {
+        let event =
+            json!({"Type": "container", "Action": action, "Actor": {"ID": id, "Attributes": {}}, "time": 1});
+        // Nobody listens while the agent is connecting; then it lists afterwards.
+        let _ = self.events.send(Bytes::from(format!("{event}\n")));
+    }
+
+    fn serve(&self, stage: &Stage) -> Serving {
+        let router = Router::new().fallback(answer).with_state(self.clone());
+        stage.serve(|listener| async { axum::serve(listener, router).await.unwrap() })
+    }
+}
+
+async fn answer(State(fake): State<Fake>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    // `/v1.52/containers/json`: the version comes first.
+    let parts: Vec<&str> =
+        path.split('/').skip_while(|part| part.is_empty() || part.starts_with("v1.")).collect();
+    let value = match parts.as_slice() {
+        ["version"] => {
+            let name = if fake.podman { "Podman Engine" } else { "Engine" };
+            json!({"ApiVersion": "1.41", "Components": [{"Name": name, "Version": "5"}]})
+        }
+        ["containers", "json"] => {
+            let containers = fake.containers.lock().unwrap();
+            containers
+                .iter()
+                .map(|(id, (name, image, labels))| {
+                    json!({"Id": id, "Names": [format!("/{name}")], "Image": image, "Labels": labels})
+                })
+                .collect()
+        }
+        ["containers", id, "json"] => match fake.containers.lock().unwrap().get(*id) {
+            Some((name, image, labels)) => json!({
+                "Id": id, "Name": format!("/{name}"), "Config": {"Image": image, "Labels": labels},
+                "State": {"Pid": 4242},
+            }),
+            None => {
+                let message = Body::from(json!({"message": "no such container"}).to_string());
+                return Response::builder().status(404).body(message).unwrap();
+            }
+        },
+        ["events"] => {
+            let events =
+                BroadcastStream::new(fake.events.subscribe()).filter_map(|event| async { event.ok() });
+            return Response::new(Body::from_stream(events.map(Ok::<_, Infallible>)));
+        }
+        other => panic!("nobody should ask for {other:?}"),
+    };
+    Response::builder()
+        .header("content-type", "application/json")
+        .body(Body::from(value.to_string()))
+        .unwrap()
+}
+
+const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const B: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+fn container(stage: &Stage, id: &str) -> Container {
+    stage.directory.of_cgroup(&format!("/docker/{id}")).unwrap().container.clone().unwrap()
+}
+
+#[tokio::test]
+async fn containers_have_the_names_that_the_engine_lists_and_tells_of_and_lose_them_with_it() {
+    let mut stage = Stage::new();
+    let fake = Fake::new(false);
+    fake.put(A, "web", json!({}));
+    let _serving = fake.serve(&stage);
+    stage.follow::<Docker>();
+    eventually("the list", || stage.link.counters.is_up()).await;
+    let expected = Container {
+        id: A.to_owned(),
+        name: "web".to_owned(),
+        image: "registry/web:1".to_owned(),
+        runtime: "docker".to_owned(),
+    };
+    assert_eq!(container(&stage, A), expected);
+
+    fake.put(B, "db", json!({"xtcp2.io/exclude": "true"}));
+    eventually("the event of a start", || {
+        fake.tell("start", B);
+        container(&stage, B).name == "db"
+    })
+    .await;
+    assert!(stage.directory.of_cgroup(&format!("/docker/{B}")).unwrap().opted_out);
+    assert!(stage.questions.try_iter().any(|question| question == Question::Process(4242)));
+
+    fake.put(A, "renamed", json!({}));
+    fake.tell("rename", A);
+    eventually("another name", || container(&stage, A).name == "renamed").await;
+    // One that is gone before it is asked for.
+    fake.tell("start", &"c".repeat(64));
+    fake.put(B, "still-there", json!({}));
+    fake.tell("rename", B);
+    eventually("another name", || container(&stage, B).name == "still-there").await;
+    assert!(stage.link.counters.is_up(), "a container that is gone breaks nothing");
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_comes_back_is_asked_for_everything_again() {
+    let mut stage = Stage::new();
+    let fake = Fake::new(true);
+    fake.put(A, "web", json!({}));
+    stage.follow::<Docker>();
+    let serving = fake.serve(&stage);
+    eventually("the list", || stage.link.counters.is_up()).await;
+    assert_eq!(container(&stage, A).runtime, "podman");
+    drop(serving);
+    eventually("the end of the session", || !stage.link.counters.is_up()).await;
+    let again = Fake::new(true);
+    again.put(B, "db", json!({}));
+    let _serving = again.serve(&stage);
+    eventually("the second list", || stage.link.counters.is_up() && container(&stage, B).name == "db").await;
+    assert!(stage.failures("connection") >= 1);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_containers_with_long_names_stay_within_the_budget() {
+    let mut stage = Stage::new();
+    let fake = Fake::new(false);
+    for n in 0..10_000 {
+        fake.put(&format!("{n:064x}"), &format!("{n}-{}", "x".repeat(200)), json!({}));
+    }
+    let _serving = fake.serve(&stage);
+    stage.follow::<Docker>();
+    eventually("the list", || stage.link.counters.is_up()).await;
+    assert!(stage.directory.bytes() <= 1 << 20, "{}", stage.directory.bytes());
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_pods_container_is_known_by_its_labels() {
+    let mut stage = Stage::new();
+    let fake = Fake::new(false);
+    let labels = |kind: &str| {
+        json!({
+            "io.kubernetes.pod.name": "web-7d", "io.kubernetes.pod.namespace": "shop", "io.kubernetes.pod.uid": "u-1",
+            "io.kubernetes.docker.type": kind, "app": "web", "other": "label",
+        })
+    };
+    fake.put(A, "k8s_POD_web-7d", labels("podsandbox"));
+    fake.put(B, "k8s_web_web-7d", labels("container"));
+    let _serving = fake.serve(&stage);
+    stage.follow::<Docker>();
+    eventually("the list", || stage.link.counters.is_up()).await;
+    for (id, name) in [(A, None), (B, Some("k8s_web_web-7d"))] {
+        let known = stage.directory.of_cgroup(&format!("/kubepods/podu-1/{id}")).unwrap();
+        assert_eq!(known.container.as_ref().map(|container| container.name.as_str()), name);
+        let pod = known.pod.as_ref().unwrap();
+        assert_eq!((pod.to_string().as_str(), pod.uid.as_str()), ("shop/web-7d", "u-1"));
+        assert_eq!(pod.labels, ["app=web"]);
+    }
+    stage.end().await;
+}
