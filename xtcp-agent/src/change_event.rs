@@ -7,6 +7,7 @@ use xtcp_proto::event::v1::{self as pb, event::Event as Kind};
 
 use crate::connections::{Closed, Observation, Owner};
 use crate::netns::NetnsId;
+use crate::workload::Workload;
 
 /// What all events of this agent have in common, and the next sequence number.
 #[derive(Clone, Debug)]
@@ -32,13 +33,7 @@ impl Stamp {
     }
 
     /// The next event of the stream. `ktime_ns` is `CLOCK_MONOTONIC`, `wall_ns` the same moment since the epoch.
-    pub fn event(
-        &mut self,
-        ktime_ns: u64,
-        wall_ns: i64,
-        netns: Option<(NetnsId, &str)>,
-        kind: Kind,
-    ) -> pb::Event {
+    pub fn event(&mut self, ktime_ns: u64, wall_ns: i64, netns: Option<pb::Netns>, kind: Kind) -> pb::Event {
         self.sequence += 1;
         pb::Event {
             sequence: self.sequence,
@@ -47,14 +42,30 @@ impl Stamp {
             hostname: self.hostname.clone(),
             boot_id: self.boot_id.clone(),
             agent_instance: self.agent_instance.clone(),
-            netns: netns.map(|(id, name)| pb::Netns {
-                inode: u64::from(id.inode),
-                cookie: id.cookie,
-                name: name.to_owned(),
-            }),
+            netns,
             event: Some(kind),
         }
     }
+}
+
+/// A namespace as consumers see it.
+pub fn netns_of(id: NetnsId, name: &str, workload: Option<&Workload>) -> pb::Netns {
+    let mut netns = pb::Netns {
+        inode: u64::from(id.inode),
+        cookie: id.cookie,
+        name: name.to_owned(),
+        ..pb::Netns::default()
+    };
+    if let Some(container) = workload.and_then(|workload| workload.container.as_ref()) {
+        netns.container_id.clone_from(&container.id);
+        netns.container_name.clone_from(&container.name);
+    }
+    if let Some(pod) = workload.and_then(|workload| workload.pod.as_ref()) {
+        netns.pod_namespace.clone_from(&pod.namespace);
+        netns.pod_name.clone_from(&pod.name);
+        netns.pod_uid.clone_from(&pod.uid);
+    }
+    netns
 }
 
 /// A transition to another state than CLOSE.

@@ -416,6 +416,10 @@ impl Engine {
     fn publish_named(&mut self, ktime_ns: u64, netns: Option<(NetnsId, &str)>, event: Kind) {
         self.parts.metrics.event(&event);
         let wall_ns = self.parts.clock.wall_ns(ktime_ns);
+        let netns = netns.map(|(id, name)| {
+            let workload = self.parts.directory.of_netns(id);
+            change_event::netns_of(id, name, workload.as_deref())
+        });
         let event = self.parts.stamp.event(ktime_ns, wall_ns, netns, event);
         self.events.push(event);
     }

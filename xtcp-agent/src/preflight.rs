@@ -5,6 +5,7 @@ mod admit;
 mod advice;
 mod capability;
 mod decide;
+mod engines;
 mod facts;
 mod hooks;
 mod host;

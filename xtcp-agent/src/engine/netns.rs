@@ -86,12 +86,12 @@ impl Engine {
                     self.wants.mounts = true;
                 }
                 Change::Destroyed { netns, at_ktime_ns, source, lifetime_ns } => {
-                    self.parts.directory.netns_ended(netns.id, at_ktime_ns);
                     let lifetime_ns = lifetime_ns.unwrap_or(0);
                     let event = pb::NetnsDestroyed { source: names::source(source).into(), lifetime_ns };
                     let event = Kind::NetnsDestroyed(event);
                     self.publish_named(at_ktime_ns, Some((netns.id, &netns.name)), event);
                     self.parts.nsids.forget(netns.id);
+                    self.parts.directory.netns_ended(netns.id, at_ktime_ns);
                     self.forget(now, netns.id.inode);
                 }
                 Change::Renamed { netns, was } => {

@@ -30,7 +30,7 @@ pub(crate) fn event(sequence: u64, inode: u64, ports: [u32; 2]) -> Event {
         hostname: "test.host".to_owned(),
         boot_id: "boot".to_owned(),
         agent_instance: "instance".to_owned(),
-        netns: Some(Netns { inode, cookie: inode + 1, name: format!("ns{inode}") }),
+        netns: Some(Netns { inode, cookie: inode + 1, name: format!("ns{inode}"), ..Netns::default() }),
         event: Some(content),
     }
 }

@@ -106,6 +106,7 @@ pub fn decide(facts: &Facts, ebpf: EbpfMode) -> Decision {
     let mut findings = judge::settings(facts);
     findings.extend(judge::requirements(facts));
     findings.extend(judge::sight(facts));
+    findings.extend(judge::engines(facts));
     findings.extend(judge::neighbours(facts));
     findings.extend(events(facts, ebpf, &ladders));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{capability, hooks, host, inet_diag, instance, namespaces, port};
+use super::{capability, engines, hooks, host, inet_diag, instance, namespaces, port};
 use crate::config::{Config, EbpfMode};
 use crate::ebpf::{self, Fact};
 
@@ -174,6 +174,8 @@ pub struct Facts {
     pub namespaces: Namespaces,
     /// eBPF.
     pub ebpf: Ebpf,
+    /// Container engines; none where nothing is tried, since one that hangs takes its time.
+    pub engines: Vec<engines::Engine>,
     /// What else runs here.
     pub neighbours: Neighbours,
     /// The settings.
@@ -199,6 +201,7 @@ pub fn gather(config: &Config, settings: Settings, depth: Depth) -> Facts {
         mptcp_diag: config.sockets.wants_mptcp().then(inet_diag::answers_mptcp),
         namespaces: namespaces::gather(&config.netns.dirs),
         ebpf: ebpf(config, depth),
+        engines: if depth == Depth::Try { engines(config) } else { Vec::new() },
         neighbours: Neighbours {
             agent: instance::other(instance::LOCK_FILE.as_ref()),
             metrics: port::probe(config.listen.prom),
@@ -206,6 +209,11 @@ pub fn gather(config: &Config, settings: Settings, depth: Depth) -> Facts {
         },
         settings,
     }
+}
+
+fn engines(config: &Config) -> Vec<engines::Engine> {
+    let settings = config.workload.settings();
+    engines::gather(&settings.docker, &settings.cri)
 }
 
 fn ebpf(config: &Config, depth: Depth) -> Ebpf {

@@ -72,6 +72,22 @@ pub(super) fn requirements(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// Engines that a setting names, and that do not listen.
+pub(super) fn engines(facts: &Facts) -> Vec<Finding> {
+    let silent = facts.engines.iter().filter(|engine| engine.named);
+    silent
+        .filter_map(|engine| match &engine.listens {
+            Is::Yes => None,
+            Is::No(why) | Is::Unknown(why) => Some(finding(
+                Severity::Degraded,
+                format!("{} ({}): {why}", engine.socket.display(), engine.speaks),
+                "containers and pods are known by their ids alone until it listens",
+                &["start the engine, or mount its socket where the agent runs in a container"],
+            )),
+        })
+        .collect()
+}
+
 /// What the agent does not see.
 pub(super) fn sight(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();

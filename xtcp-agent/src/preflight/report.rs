@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::capability::Capability;
 use super::decide::{Decision, Finding, Mode, Severity};
+use super::engines::Engine;
 use super::facts::{Ebpf, Facts, Is, Lockdown, Namespaces, Privileges};
 use super::hooks::fact_name;
 use super::instance::Other;
@@ -35,6 +36,7 @@ pub fn text(facts: &Facts, decision: &Decision) -> String {
     page.privileges(&facts.privileges);
     page.namespaces(&facts.namespaces);
     page.ebpf(&facts.ebpf);
+    page.engines(&facts.engines);
     page.settings(facts);
     page.decision(decision);
     page.0
@@ -151,6 +153,20 @@ impl Page {
                 Is::Unknown(why) => format!("unknown: {why}"),
             };
             self.line(&format!("{:<18} {}", hook.program, hook.name), &state);
+        }
+    }
+
+    fn engines(&mut self, engines: &[Engine]) {
+        self.title("Container engines");
+        if engines.is_empty() {
+            self.line("asked", "none: --docker-socket and --cri-socket are off");
+        }
+        for Engine { speaks, socket, named: _, listens } in engines {
+            let state = match listens {
+                Is::Yes => "listens",
+                Is::No(why) | Is::Unknown(why) => why,
+            };
+            self.line(&format!("{speaks:<11} {}", socket.display()), state);
         }
     }
 

@@ -96,12 +96,11 @@ fn container(name: &str, parent: &str) -> Option<(String, Option<&'static str>)>
         return Some((lxc.to_owned(), Some("lxc")));
     }
     // `<slice>:<prefix>:<id>` is systemd's way of naming, given to an engine that makes folders.
-    let (prefix, id) = match name.rsplit_once(':') {
-        Some((before, id)) => (before.rsplit(':').next().unwrap_or_default(), id),
-        None => {
-            let name = name.strip_suffix(".scope").unwrap_or(name);
-            name.rsplit_once('-').unwrap_or(("", name))
-        }
+    let (prefix, id) = if let Some((before, id)) = name.rsplit_once(':') {
+        (before.rsplit(':').next().unwrap_or_default(), id)
+    } else {
+        let name = name.strip_suffix(".scope").unwrap_or(name);
+        name.rsplit_once('-').unwrap_or(("", name))
     };
     if id.len() != ID_DIGITS || !id.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f')) {
         return None;

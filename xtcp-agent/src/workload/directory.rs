@@ -92,13 +92,10 @@ impl Directory {
     /// background, and the next one who asks may know more. What is known of a process is believed for ten seconds.
     pub fn of_pid(&self, pid: u32) -> Option<Arc<Workload>> {
         let known = self.lock().of_pid(pid, crate::clock::ktime_ns());
-        match known {
-            Some(workload) => workload,
-            None => {
-                self.ask(Question::Cgroup(pid));
-                None
-            }
-        }
+        known.unwrap_or_else(|| {
+            self.ask(Question::Cgroup(pid));
+            None
+        })
     }
 
     /// A namespace came into being, with its first thread where that is known.

@@ -160,9 +160,8 @@ impl Reader {
                 Some(members) if certain || (last && !self.directory.knows(inode)) => {
                     self.directory.namespaces_seen(began, vec![members]);
                 }
-                Some(_) => {}
                 None if step >= STEP_OF_LOOK => self.want_look(now),
-                None => {}
+                Some(_) | None => {}
             }
             if !certain && !last {
                 self.newcomers.insert(inode, Newcomer { first, told, step: step + 1 });

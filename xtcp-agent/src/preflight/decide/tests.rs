@@ -3,6 +3,7 @@
 use super::*;
 use crate::ebpf;
 use crate::preflight::capability::Capability;
+use crate::preflight::engines::Engine;
 use crate::preflight::facts::{Ebpf, Kernel, Lockdown, Namespaces, Neighbours, Privileges, Settings};
 use crate::preflight::instance::Other;
 use crate::preflight::port::Port;
@@ -63,6 +64,7 @@ fn good() -> Facts {
             hooks: hooks.collect(),
             trial: None,
         },
+        engines: Vec::new(),
         neighbours: Neighbours {
             agent: Other::None,
             metrics: Port::Free { address: "127.0.0.1:9088".parse().unwrap() },
@@ -93,6 +95,21 @@ fn a_good_host_is_hybrid_without_a_finding() {
     assert_eq!(ladder(&decision, Fact::TcpState).hooks, ["tp_btf/inet_sock_set_state"]);
     assert_eq!(ladder(&decision, Fact::NetnsCreated).hooks, ["fexit/copy_net_ns"]);
     assert_eq!(ladder(&decision, Fact::NetnsDestroyed).hooks, ["fentry/__put_net", "fexit/netns_put"]);
+}
+
+#[test]
+fn an_engine_that_does_not_listen_matters_where_a_setting_names_it() {
+    let engine = |named| Engine {
+        speaks: "CRI",
+        socket: "/run/crio/crio.sock".into(),
+        named,
+        listens: no("not there"),
+    };
+    let decision = decide(&Facts { engines: vec![engine(false)], ..good() }, EbpfMode::Auto);
+    assert_eq!(decision.findings, []);
+    let decision = decide(&Facts { engines: vec![engine(true)], ..good() }, EbpfMode::Auto);
+    assert_eq!((decision.mode, decision.findings[0].severity), (Mode::Hybrid, Severity::Degraded));
+    assert!(decision.findings[0].what.contains("/run/crio/crio.sock (CRI): not there"));
 }
 
 #[test]

@@ -147,7 +147,7 @@ impl Fake {
     fn serve(&self, stage: &Stage) -> Serving {
         let server = tonic::transport::Server::builder().add_service(self.clone());
         stage.serve(|listener| async {
-            server.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap()
+            server.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap();
         })
     }
 }
@@ -225,7 +225,7 @@ async fn a_socket_that_offers_no_cri_is_counted_as_such() {
     let (_, health) = tonic_health::server::health_reporter();
     let server = tonic::transport::Server::builder().add_service(health);
     let _serving = stage.serve(|listener| async {
-        server.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap()
+        server.serve_with_incoming(UnixListenerStream::new(listener)).await.unwrap();
     });
     stage.follow::<Cri>();
     eventually("that it is not offered", || stage.failures("not_offered") >= 2).await;

@@ -12,11 +12,14 @@ use tokio_stream::wrappers::BroadcastStream;
 use super::*;
 use crate::workload::engine::tests::{Serving, Stage, eventually};
 
-/// What a fake engine has, by id: name, image, labels.
+/// Name, image and labels by id.
+type Containers = HashMap<String, (String, String, Value)>;
+
+/// What a fake engine has.
 #[derive(Clone)]
 struct Fake {
     podman: bool,
-    containers: Arc<Mutex<HashMap<String, (String, String, Value)>>>,
+    containers: Arc<Mutex<Containers>>,
     events: broadcast::Sender<Bytes>,
 }
 
@@ -62,16 +65,16 @@ async fn answer(State(fake): State<Fake>, request: Request) -> Response {
                 })
                 .collect()
         }
-        ["containers", id, "json"] => match fake.containers.lock().unwrap().get(*id) {
-            Some((name, image, labels)) => json!({
-                "Id": id, "Name": format!("/{name}"), "Config": {"Image": image, "Labels": labels},
-                "State": {"Pid": 4242},
-            }),
-            None => {
+        ["containers", id, "json"] => {
+            let Some((name, image, labels)) = fake.containers.lock().unwrap().get(*id).cloned() else {
                 let message = Body::from(json!({"message": "no such container"}).to_string());
                 return Response::builder().status(404).body(message).unwrap();
-            }
-        },
+            };
+            json!({
+                "Id": id, "Name": format!("/{name}"), "Config": {"Image": image, "Labels": labels},
+                "State": {"Pid": 4242},
+            })
+        }
         ["events"] => {
             let events =
                 BroadcastStream::new(fake.events.subscribe()).filter_map(|event| async { event.ok() });

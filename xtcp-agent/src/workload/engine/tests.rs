@@ -83,7 +83,7 @@ impl Stage {
             has.then(|| metric.get_counter().get_value())
         };
         let all = families.iter().filter(|family| family.name().ends_with("failures_total"));
-        let sum: f64 = all.flat_map(|family| family.get_metric()).filter_map(of).sum();
+        let sum: f64 = all.flat_map(prometheus::proto::MetricFamily::get_metric).filter_map(of).sum();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
         {
             sum as u64
