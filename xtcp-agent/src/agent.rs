@@ -33,7 +33,7 @@ use crate::ebpf::{self, EbpfConfig, EbpfError, Fact, Loaded};
 use crate::engine::{Engine, Parts, PortFilter};
 use crate::envelope;
 use crate::event_sink::{Bound, EventHub, SinkError, SinkSettings, Sinks};
-use crate::grpc::{self, GrpcError, PollRequest, RowHub, Services};
+use crate::grpc::{self, GrpcError, NetnsRequest, PollRequest, RowHub, Services};
 use crate::metrics::{self, MetricsError, Readiness};
 use crate::netns::NetnsId;
 use crate::netns::discover::{DiscoverError, Discovery};
@@ -301,6 +301,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
     });
 
     let (polls_to, polls) = mpsc::channel::<PollRequest>(64);
+    let (netns_to, netns) = mpsc::channel::<NetnsRequest>(64);
     let mut services = vec![
         tokio::spawn(topology::run(
             topology::Settings::new(&config.topology),
@@ -324,6 +325,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
                 Services {
                     rows: rows.clone(),
                     polls: polls_to,
+                    netns: netns_to,
                     events: events.clone(),
                     event_bound: bound,
                     event_counters: meters.sinks.sink("grpc"),
@@ -354,6 +356,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         done,
         batches: Some(batches).filter(|_| control.is_some()),
         polls,
+        netns,
         watch,
         notices: Some(notices),
         nsids,

@@ -10,6 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
 
 use crate::config::{self, Config, ConfigError, ConfigErrors, Resolved, Source, Surroundings};
 use crate::load::{self, LoadOptions};
+use crate::netns_list::{self, NetnsOptions};
 use crate::offline::{self, DecodeOptions};
 use crate::once::{self, CaptureOptions, DumpOptions};
 
@@ -32,6 +33,7 @@ Examples:
   xtcp2-agent --events stdout: --events-marshal jsonl    see change events
   xtcp2-agent --frequency 1s --netns-include 'web-*'     poll some namespaces every second
   xtcp2-agent dump --wide                                every socket now, as a table
+  xtcp2-agent netns --watch                              what the running agent knows of namespaces
   xtcp2-agent capture -o bug.pcap                        what the kernel answers, for a bug report
   xtcp2-agent decode bug.pcap                            read it again, anywhere";
 
@@ -61,6 +63,8 @@ pub enum Task {
     Dump(DumpOptions),
     /// Poll once and keep what passes.
     Capture(CaptureOptions),
+    /// List namespaces.
+    Netns(NetnsOptions),
     /// Make namespaces and connections.
     Load(LoadOptions),
 }
@@ -129,6 +133,7 @@ pub fn command() -> Command {
         .subcommand(offline::command())
         .subcommand(once::dump_command())
         .subcommand(once::capture_command())
+        .subcommand(netns_list::command())
         .subcommand(load::command())
 }
 
@@ -152,6 +157,7 @@ pub fn parse_from(args: Vec<OsString>, around: &Surroundings<'_>) -> Result<Invo
                 Some(("decode", decode)) => DecodeOptions::from_arg_matches(decode).map(Task::Decode),
                 Some(("dump", dump)) => DumpOptions::from_arg_matches(dump).map(Task::Dump),
                 Some(("capture", capture)) => CaptureOptions::from_arg_matches(capture).map(Task::Capture),
+                Some(("netns", netns)) => NetnsOptions::from_arg_matches(netns).map(Task::Netns),
                 Some(("load", load)) => LoadOptions::from_arg_matches(load).map(Task::Load),
                 _ => Ok(Task::Run),
             };
@@ -234,6 +240,11 @@ pub(crate) mod tests {
     fn help_of_dump_and_capture_is_as_blessed() {
         assert_golden("help-dump.txt", &help(&["dump", "--help"]));
         assert_golden("help-capture.txt", &help(&["capture", "--help"]));
+    }
+
+    #[test]
+    fn help_of_netns_is_as_blessed() {
+        assert_golden("help-netns.txt", &help(&["netns", "--help"]));
     }
 
     #[test]

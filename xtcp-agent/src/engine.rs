@@ -3,6 +3,7 @@
 //!
 //! Owned by one task and without I/O: the composition root feeds it and carries out what it wants.
 
+mod listing;
 mod metrics;
 mod names;
 mod netns;
@@ -32,6 +33,8 @@ use crate::owners::Owners;
 use crate::scheduler::{Completion, Lookup, PollFinished, Scheduler, Scope};
 use crate::workload::Directory;
 
+use listing::Listing;
+pub use listing::missed_changes;
 pub use metrics::EngineMetrics;
 pub use ports::PortFilter;
 use ports::Verdict;
@@ -97,6 +100,8 @@ pub struct Engine {
     /// Some namespace is known to have ended, so that looks that miss one follow at once: so many more.
     hurried_looks: u8,
     malformed_events: u64,
+    /// What is told to who asks for namespaces.
+    listing: Listing,
 }
 
 impl Engine {
@@ -112,6 +117,7 @@ impl Engine {
             looked: false,
             hurried_looks: 0,
             malformed_events: 0,
+            listing: Listing::default(),
         };
         engine.sync(0, false);
         engine
@@ -212,10 +218,10 @@ impl Engine {
     }
 
     /// Takes in what a worker says.
-    pub fn on_done(&mut self, now: u64, done: Done) {
+    pub fn on_done(&mut self, now: u64, mut done: Done) {
         match &done.found {
             Ok(id) => {
-                if let Some(reading) = done.counters {
+                if let Some(reading) = done.counters.take() {
                     self.counted(*id, reading);
                 }
                 self.retried.remove(&id.inode);
@@ -224,11 +230,13 @@ impl Engine {
             }
             Err(error) => self.not_entered(now, done.expected, done.began_ktime_ns, error),
         }
+        self.dumped(now, &done);
         self.parts.scheduler.completed(now, done.completion);
     }
 
     /// No worker took this job: it is not asked, and its poll is not complete.
     pub fn job_lost(&mut self, now: u64, job: &Job) {
+        self.listing.lost(&job.request);
         self.parts.scheduler.completed(now, Completion { id: job.request.id, ..Completion::default() });
     }
 
@@ -240,6 +248,7 @@ impl Engine {
     /// The next job, if a worker may have one.
     pub fn next_job(&mut self, now: u64) -> Option<Job> {
         let request = self.parts.scheduler.next(now)?;
+        self.listing.asked(&request);
         let inode = request.netns_inode;
         let entry = self.parts.registry.get(inode);
         let target = entry.map_or_else(

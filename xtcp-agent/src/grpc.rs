@@ -6,8 +6,10 @@ mod codec;
 mod event;
 mod flat_record;
 mod netns;
+mod netns_list;
 mod poll_rows;
 mod row_hub;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +25,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::body::Body;
-use tonic::codegen::http;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -32,7 +32,9 @@ use crate::event_sink::{Bound, EventHub, SinkCounters};
 use event::EventService;
 use flat_record::FlatRecordService;
 use netns::NetnsService;
+pub use netns_list::NetnsRequest;
 pub use row_hub::RowHub;
+use service::Routed;
 
 /// Bytes of the largest request: all have a few small fields.
 const MAX_REQUEST: usize = 64 * 1024;
@@ -82,6 +84,8 @@ pub struct Services {
     pub rows: RowHub,
     /// Who performs polls.
     pub polls: mpsc::Sender<PollRequest>,
+    /// Who knows the namespaces.
+    pub netns: mpsc::Sender<NetnsRequest>,
     /// Events.
     pub events: EventHub,
     /// How much each event subscriber's queue holds.
@@ -98,6 +102,8 @@ enum Method {
     PollFlatRecords,
     Events,
     Counters,
+    List,
+    Watch,
 }
 
 impl Method {
@@ -107,6 +113,8 @@ impl Method {
             Self::PollFlatRecords => "PollFlatRecords",
             Self::Events => "Events",
             Self::Counters => "Counters",
+            Self::List => "List",
+            Self::Watch => "Watch",
         }
     }
 }
@@ -142,7 +150,14 @@ impl GrpcMetrics {
         for method in [Method::FlatRecords, Method::PollFlatRecords] {
             metrics.method(method);
         }
-        for method in [Method::FlatRecords, Method::PollFlatRecords, Method::Events, Method::Counters] {
+        for method in [
+            Method::FlatRecords,
+            Method::PollFlatRecords,
+            Method::Events,
+            Method::Counters,
+            Method::List,
+            Method::Watch,
+        ] {
             metrics.streams.with_label_values(&[method.name()]);
         }
         Ok(metrics)
@@ -204,10 +219,6 @@ impl Seat {
     }
 }
 
-fn unimplemented() -> http::Response<Body> {
-    Status::unimplemented("no such method").into_http()
-}
-
 /// Listens on `address` for [`serve`].
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, GrpcError> {
     TcpListener::bind(address).await.map_err(|source| GrpcError::Listen { address, source })
@@ -227,9 +238,9 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<FlatRecordService>().await;
-    health.set_serving::<EventService>().await;
-    health.set_serving::<NetnsService>().await;
+    health.set_serving::<Routed<FlatRecordService>>().await;
+    health.set_serving::<Routed<EventService>>().await;
+    health.set_serving::<Routed<NetnsService>>().await;
     let seats = Arc::new(Semaphore::new(MAX_STREAMS));
     let shared = Shared { services, metrics, seats, shutdown: shutdown.clone() };
     let server = Server::builder()
@@ -240,9 +251,9 @@ pub async fn serve(
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
-        .add_service(FlatRecordService(shared.clone()))
-        .add_service(EventService(shared.clone()))
-        .add_service(NetnsService(shared))
+        .add_service(Routed::<FlatRecordService>::new(shared.clone()))
+        .add_service(Routed::<EventService>::new(shared.clone()))
+        .add_service(Routed::<NetnsService>::new(shared))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
             shutdown.clone().cancelled_owned(),

@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use xtcp_agent::cli::{self, Task};
 use xtcp_agent::config::Config;
-use xtcp_agent::{agent, load, logging, offline, once, preflight};
+use xtcp_agent::{agent, load, logging, netns_list, offline, once, preflight};
 
 fn main() -> ExitCode {
     let invocation = match cli::parse() {
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Task::Decode(options) => offline::decode(&invocation.settings, &options),
         Task::Dump(options) => once::dump(invocation.settings, &options),
         Task::Capture(options) => once::capture(invocation.settings, &options),
+        Task::Netns(options) => netns_list::run(invocation.settings, &options),
         Task::Load(options) => load::run(&options),
         Task::Run => match invocation.config() {
             Ok(config) => collect(config),

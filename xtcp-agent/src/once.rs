@@ -11,6 +11,8 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use xtcp_proto::netns::v1::Netns;
+
 use crate::collector::RowSink;
 use crate::config::{Config, Resolved, Source};
 use crate::printer::{Marshalled, PrintError, Printer, standard_output};
@@ -83,14 +85,29 @@ pub fn capture(settings: Resolved, options: &CaptureOptions) -> ExitCode {
     }
 }
 
+/// Every namespace that can be found, each asked once; what was missed is told on standard error. The status as of [`dump`].
+pub(crate) fn look(config: &Config) -> Result<(Vec<Netns>, u8), String> {
+    let workers = usize::from(config.netns.workers);
+    let outcome =
+        poll::poll(config, workers, None, &|| Box::new(Nowhere)).map_err(|error| error.to_string())?;
+    let status = told(&outcome);
+    Ok((outcome.namespaces, status))
+}
+
 /// The settings of the agent, with what the subcommand says of namespaces.
 fn prepared(settings: Resolved, netns: &Where) -> Result<Config, ExitCode> {
+    let mut config = ready(settings)?;
+    netns.apply(&mut config).map_err(|error| failed(&error))?;
+    Ok(config)
+}
+
+/// The settings of the agent for a command that people wait for: only what is wrong is logged, unless they say otherwise.
+pub(crate) fn ready(settings: Resolved) -> Result<Config, ExitCode> {
     let quiet = !settings.sources.contains_key("log-level");
     let (config, errors) = (settings.config, settings.errors);
     let Some(mut config) = config.filter(|_| errors.0.is_empty()) else {
         return Err(crate::cli::refuse(&errors));
     };
-    netns.apply(&mut config).map_err(|error| failed(&error))?;
     if quiet {
         "warn".clone_into(&mut config.log.level);
     }

@@ -5,8 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use xtcp_proto::netns::v1::Netns;
 
 use super::scout::{Found, Scout};
 use crate::clock::{self, Clock};
@@ -15,14 +18,14 @@ use crate::ebpf::{Control, DrainHandle, EbpfMetrics};
 use crate::engine::{Engine, Wants};
 use crate::event::EventBatch;
 use crate::event_sink::EventHub;
-use crate::grpc::{PollRequest, RowHub};
+use crate::grpc::{NetnsRequest, PollRequest, RowHub};
 use crate::metrics::Readiness;
-use crate::netns::Snapshot;
 use crate::netns::enter::EnterError;
 use crate::netns::label::printable_path;
 use crate::netns::metrics::DiscoveryMetrics;
 use crate::netns::nsid::{Notices, Nsids, Told};
 use crate::netns::watch::{Hint, MountWatch};
+use crate::netns::{NetnsId, Snapshot};
 use crate::owners::Owners;
 use crate::workload::Directory;
 
@@ -41,6 +44,7 @@ pub(super) struct Means {
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) batches: Option<mpsc::Receiver<EventBatch>>,
     pub(super) polls: mpsc::Receiver<PollRequest>,
+    pub(super) netns: mpsc::Receiver<NetnsRequest>,
     pub(super) watch: MountWatch,
     /// What rtnetlink tells of ids of namespaces; none when it tells no more.
     pub(super) notices: Option<Notices>,
@@ -65,9 +69,14 @@ pub(super) struct Means {
     pub(super) settle: Duration,
 }
 
+/// Changes of namespaces that a client may be behind; then it is told how many it missed.
+const NETNS_CHANGES: usize = 4096;
+
 /// The loop and its state.
 pub(super) struct Driver {
     means: Means,
+    /// What happens to namespaces, for clients that watch; each an encoded `NetnsChange`.
+    netns_changes: broadcast::Sender<Bytes>,
     /// Workers without a job.
     idle: Vec<usize>,
     wants: Wants,
@@ -91,6 +100,7 @@ enum Input {
     Done(Done),
     Found(Found),
     Poll(PollRequest),
+    Netns(NetnsRequest),
     Mounts(Hint),
     Nsid(io::Result<Told>),
     Workloads,
@@ -106,6 +116,7 @@ impl Driver {
         means.readiness.set("polls", Err("the first poll has not ended yet".to_owned()));
         Self {
             means,
+            netns_changes: broadcast::Sender::new(NETNS_CHANGES),
             idle,
             wants: Wants { everything: true, ..Wants::default() },
             mount_looks: Vec::new(),
@@ -134,6 +145,7 @@ impl Driver {
                 done = means.done.recv() => done.map_or(Input::End, Input::Done),
                 Some(found) = means.looks.recv() => Input::Found(found),
                 Some(poll) = means.polls.recv() => Input::Poll(poll),
+                Some(request) = means.netns.recv() => Input::Netns(request),
                 Ok(hint) = means.watch.changed() => Input::Mounts(hint),
                 told = next_notice(&mut means.notices) => Input::Nsid(told),
                 () = means.directory.changed() => Input::Workloads,
@@ -200,6 +212,7 @@ impl Driver {
                 means.notices = None;
             }
             Input::Workloads => engine.on_workloads(now),
+            Input::Netns(request) => self.tell_namespaces(request),
             Input::EverySecond => self.every_second(),
             Input::Reconcile => {
                 for (folder, error) in means.watch.rewatch() {
@@ -228,6 +241,14 @@ impl Driver {
         }
         let means = &mut self.means;
         means.events.publish(&means.engine.take_events());
+        for mut change in means.engine.take_netns_changes() {
+            if let Some(netns) = &mut change.netns {
+                add_nsid(&means.nsids, netns);
+            }
+            // Nobody watches any more: then nobody misses it.
+            let _ = self.netns_changes.send(change.encode_to_vec().into());
+        }
+        means.engine.watch_netns(self.netns_changes.receiver_count() > 0);
         while self.looked && !self.idle.is_empty() {
             let Some(job) = means.engine.next_job(now) else { break };
             if let Some(job) = dispatch(&means.threads, &mut self.idle, job) {
@@ -285,6 +306,25 @@ impl Driver {
         };
         tracing::error!(%error, "the ring buffer's reader ended: no more kernel events");
         means.readiness.set("events", Err(format!("the ring buffer's reader ended: {error}")));
+    }
+
+    /// All namespaces, and for who watches the place in the changes from which on they are to be told.
+    fn tell_namespaces(&mut self, request: NetnsRequest) {
+        let means = &mut self.means;
+        let mut all = means.engine.namespaces();
+        for netns in &mut all {
+            add_nsid(&means.nsids, netns);
+        }
+        // A client that is gone does not need the answer.
+        match request {
+            NetnsRequest::List(reply) => {
+                let _ = reply.send(all);
+            }
+            NetnsRequest::Watch(reply) => {
+                means.engine.watch_netns(true);
+                let _ = reply.send((all, self.netns_changes.subscribe()));
+            }
+        }
     }
 
     /// A look that is due anyway but later must not delay the one that this hint asks for.
@@ -386,6 +426,11 @@ async fn next_notice(notices: &mut Option<Notices>) -> io::Result<Told> {
         Some(notices) => notices.next().await,
         None => std::future::pending().await,
     }
+}
+
+/// The id that the agent's namespace gave to another, where it is known.
+fn add_nsid(nsids: &Nsids, netns: &mut Netns) {
+    netns.nsid = nsids.get(NetnsId { inode: netns.inode, cookie: netns.cookie });
 }
 
 /// The next batch; never, when there are no kernel events.

@@ -2,6 +2,7 @@
 
 use xtcp_common::event::hook;
 use xtcp_proto::event::v1::{self as pb, event::Event as Kind};
+use xtcp_proto::netns::v1::NetnsChangeKind;
 
 use super::{Engine, names};
 use crate::event::NetnsEvent;
@@ -84,8 +85,10 @@ impl Engine {
                     let announced = matches!(source, Source::KernelFunction | Source::Process);
                     self.include(now, netns.id.inode, !announced);
                     self.wants.mounts = true;
+                    self.netns_changed(NetnsChangeKind::Created, netns.id.inode, at_ktime_ns);
                 }
                 Change::Destroyed { netns, at_ktime_ns, source, lifetime_ns } => {
+                    self.netns_ended(&netns, at_ktime_ns, lifetime_ns);
                     let lifetime_ns = lifetime_ns.unwrap_or(0);
                     let event = pb::NetnsDestroyed { source: names::source(source).into(), lifetime_ns };
                     let event = Kind::NetnsDestroyed(event);
@@ -97,6 +100,7 @@ impl Engine {
                 Change::Renamed { netns, was } => {
                     tracing::debug!(netns = %netns.id, %was, name = %netns.name, "namespace renamed");
                     self.include(now, netns.id.inode, true);
+                    self.netns_changed(NetnsChangeKind::Changed, netns.id.inode, now);
                 }
             }
         }
@@ -155,6 +159,7 @@ impl Engine {
         self.to_retry.remove(&inode);
         self.parts.ledger.forget(inode);
         self.retried.remove(&inode);
+        self.listing.forget(inode);
         self.parts.scheduler.netns_removed(inode);
         self.parts.connections.forget_netns(inode);
         self.include(now, inode, true);

@@ -1,21 +1,19 @@
 //! `xtcp_event.v1.EventService`: change events live.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, http};
-use tonic::server::{Grpc, NamedService, ServerStreamingService};
+use tonic::codegen::{BoxFuture, http};
+use tonic::server::ServerStreamingService;
 use tonic::{Request, Response, Status};
 use xtcp_proto::event::v1::{EventKind, EventsRequest};
 
-use super::codec::FieldOne;
-use super::{MAX_REQUEST, Method, Shared, unimplemented};
+use super::service::{Answer, Methods, server_streaming};
+use super::{Method, Shared};
 use crate::event_sink::{Filter, Kind, Subscription};
 
 /// How many events are taken from the queue at once.
@@ -24,32 +22,13 @@ const AT_ONCE: usize = 256;
 pub(super) type Events = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 /// The service.
-#[derive(Clone)]
-pub(super) struct EventService(pub(super) Shared);
+pub(super) struct EventService;
 
-impl NamedService for EventService {
+impl Methods for EventService {
     const NAME: &'static str = "xtcp_event.v1.EventService";
-}
 
-impl Service<http::Request<Body>> for EventService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let shared = self.0.clone();
-        match request.uri().path() {
-            "/xtcp_event.v1.EventService/Events" => Box::pin(async move {
-                let codec = FieldOne::<EventsRequest, Bytes>::default();
-                let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST);
-                Ok(grpc.server_streaming(EventStream(shared), request).await)
-            }),
-            _ => Box::pin(std::future::ready(Ok(unimplemented()))),
-        }
+    fn call(shared: Shared, method: &str, request: http::Request<Body>) -> Option<Answer> {
+        (method == "Events").then(|| server_streaming(EventStream(shared), request))
     }
 }
 

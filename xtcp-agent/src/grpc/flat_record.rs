@@ -1,22 +1,20 @@
 //! `xtcp_flat_record.v1.XTCPFlatRecordService`: rows live, and the rows of polls that a client asks for.
 
-use std::convert::Infallible;
 use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, http};
-use tonic::server::{Grpc, NamedService, ServerStreamingService, StreamingService};
+use tonic::codegen::{BoxFuture, http};
+use tonic::server::{ServerStreamingService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 use xtcp_proto::flat_record::v1::{FlatRecordsRequest, PollFlatRecordsRequest};
 
-use super::codec::FieldOne;
 use super::poll_rows::PollRows;
 use super::row_hub::{Row, RowStream};
-use super::{MAX_REQUEST, Method, Shared, unimplemented};
+use super::service::{Answer, Methods, server_streaming, streaming};
+use super::{Method, Shared};
 
 /// Chunks between a poll conversation and its stream.
 const AHEAD: usize = 4;
@@ -24,36 +22,16 @@ const AHEAD: usize = 4;
 type Rows = Pin<Box<dyn Stream<Item = Result<Row, Status>> + Send>>;
 
 /// The service.
-#[derive(Clone)]
-pub(super) struct FlatRecordService(pub(super) Shared);
+pub(super) struct FlatRecordService;
 
-impl NamedService for FlatRecordService {
+impl Methods for FlatRecordService {
     const NAME: &'static str = "xtcp_flat_record.v1.XTCPFlatRecordService";
-}
 
-impl Service<http::Request<Body>> for FlatRecordService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let shared = self.0.clone();
-        match request.uri().path() {
-            "/xtcp_flat_record.v1.XTCPFlatRecordService/FlatRecords" => Box::pin(async move {
-                let codec = FieldOne::<FlatRecordsRequest, Row>::default();
-                let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST);
-                Ok(grpc.server_streaming(FlatRecords(shared), request).await)
-            }),
-            "/xtcp_flat_record.v1.XTCPFlatRecordService/PollFlatRecords" => Box::pin(async move {
-                let codec = FieldOne::<PollFlatRecordsRequest, Row>::default();
-                let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST);
-                Ok(grpc.streaming(PollFlatRecords(shared), request).await)
-            }),
-            _ => Box::pin(std::future::ready(Ok(unimplemented()))),
+    fn call(shared: Shared, method: &str, request: http::Request<Body>) -> Option<Answer> {
+        match method {
+            "FlatRecords" => Some(server_streaming(FlatRecords(shared), request)),
+            "PollFlatRecords" => Some(streaming(PollFlatRecords(shared), request)),
+            _ => None,
         }
     }
 }

@@ -1,47 +1,32 @@
 //! `xtcp_netns.v1.NetnsService`: network namespaces as the agent sees them.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, http};
-use tonic::server::{Grpc, NamedService, ServerStreamingService};
+use tonic::codegen::{BoxFuture, http};
+use tonic::server::ServerStreamingService;
 use tonic::{Request, Response, Status};
 use xtcp_proto::netns::v1::CountersRequest;
 
-use super::codec::FieldOne;
 use super::event::{self, Events};
-use super::{MAX_REQUEST, Method, Shared, unimplemented};
+use super::netns_list::{List, Watch};
+use super::service::{Answer, Methods, server_streaming};
+use super::{Method, Shared};
 use crate::event_sink::{Filter, Kind};
 
 /// The service.
-#[derive(Clone)]
-pub(super) struct NetnsService(pub(super) Shared);
+pub(super) struct NetnsService;
 
-impl NamedService for NetnsService {
+impl Methods for NetnsService {
     const NAME: &'static str = "xtcp_netns.v1.NetnsService";
-}
 
-impl Service<http::Request<Body>> for NetnsService {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let shared = self.0.clone();
-        match request.uri().path() {
-            "/xtcp_netns.v1.NetnsService/Counters" => Box::pin(async move {
-                let codec = FieldOne::<CountersRequest, Bytes>::default();
-                let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST);
-                Ok(grpc.server_streaming(Counters(shared), request).await)
-            }),
-            _ => Box::pin(std::future::ready(Ok(unimplemented()))),
+    fn call(shared: Shared, method: &str, request: http::Request<Body>) -> Option<Answer> {
+        match method {
+            "List" => Some(server_streaming(List(shared), request)),
+            "Watch" => Some(server_streaming(Watch(shared), request)),
+            "Counters" => Some(server_streaming(Counters(shared), request)),
+            _ => None,
         }
     }
 }

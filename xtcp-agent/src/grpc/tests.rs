@@ -1,5 +1,7 @@
 //! The services as a client of another process sees them: over loopback, with the generated clients.
 
+use prost::Message as _;
+use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -13,6 +15,8 @@ use xtcp_proto::flat_record::v1::{
     FlatRecordsRequest, FlatRecordsResponse, PollFlatRecordsRequest, PollFlatRecordsResponse, XtcpFlatRecord,
     xtcp_flat_record_service_client::XtcpFlatRecordServiceClient,
 };
+use xtcp_proto::netns::v1::netns_service_client::NetnsServiceClient;
+use xtcp_proto::netns::v1::{ListRequest, ListResponse, Netns, NetnsChange, NetnsChangeKind, WatchRequest};
 
 use super::*;
 use crate::event_sink::SinkMetrics;
@@ -25,6 +29,7 @@ struct Agent {
     event_counters: Arc<SinkCounters>,
     metrics: GrpcMetrics,
     polls: mpsc::Receiver<PollRequest>,
+    netns: mpsc::Receiver<NetnsRequest>,
     shutdown: CancellationToken,
     server: JoinHandle<Result<(), GrpcError>>,
     channel: Channel,
@@ -39,9 +44,11 @@ async fn agent() -> Agent {
     let registry = Registry::new();
     let metrics = GrpcMetrics::register(&registry).expect("register");
     let (polls_in, polls) = mpsc::channel(16);
+    let (netns_in, netns) = mpsc::channel(16);
     let services = Services {
         rows: RowHub::new(QUEUED_BYTES),
         polls: polls_in,
+        netns: netns_in,
         events: EventHub::default(),
         event_bound: Bound { events: QUEUED_EVENTS, ..Bound::default() },
         event_counters: SinkMetrics::register(&registry).expect("register").sink("grpc"),
@@ -50,7 +57,7 @@ async fn agent() -> Agent {
     let server = tokio::spawn(serve(listener, services.clone(), metrics.clone(), shutdown.clone()));
     let channel = Channel::from_shared(url).expect("url").connect().await.expect("connect");
     let Services { rows, events, event_counters, .. } = services;
-    Agent { rows, events, event_counters, metrics, polls, shutdown, server, channel }
+    Agent { rows, events, event_counters, metrics, polls, netns, shutdown, server, channel }
 }
 
 impl Agent {
@@ -366,4 +373,62 @@ async fn a_taken_address_is_named_with_its_flags() {
     let address = first.local_addr().expect("address");
     let error = bind(address).await.expect_err("taken").to_string();
     assert!(error.contains(&address.to_string()) && error.contains("--grpc-port"), "{error}");
+}
+
+fn netns(name: &str) -> Netns {
+    Netns { inode: 7, name: name.to_owned(), ..Netns::default() }
+}
+
+#[tokio::test]
+async fn a_list_is_what_the_agents_loop_answers() {
+    let mut agent = agent().await;
+    let mut client = NetnsServiceClient::new(agent.channel.clone());
+    let answer = async {
+        let Some(NetnsRequest::List(reply)) = agent.netns.recv().await else {
+            panic!("no list was asked for")
+        };
+        reply.send(vec![netns("default"), netns("blue")]).expect("the client waits");
+    };
+    let (stream, ()) = tokio::join!(client.list(ListRequest {}), answer);
+    let answers: Vec<_> =
+        stream.expect("stream").into_inner().map(|answer| answer.expect("netns")).collect().await;
+    let expected = ["default", "blue"].map(|name| ListResponse { netns: Some(netns(name)) });
+    assert_eq!(answers, expected);
+}
+
+#[tokio::test]
+async fn who_watches_is_told_what_there_is_then_what_happens_and_what_was_missed() {
+    let mut agent = agent().await;
+    let mut client = NetnsServiceClient::new(agent.channel.clone());
+    let changes = broadcast::Sender::new(2);
+    let answer = async {
+        let Some(NetnsRequest::Watch(reply)) = agent.netns.recv().await else { panic!("nobody watches") };
+        let subscription = changes.subscribe();
+        // Three changes, room for two, before the client reads any.
+        for name in ["one", "two", "three"] {
+            let kind = NetnsChangeKind::Created.into();
+            let change = NetnsChange { kind, netns: Some(netns(name)), ..NetnsChange::default() };
+            changes.send(change.encode_to_vec().into()).expect("somebody watches");
+        }
+        reply.send((vec![netns("default")], subscription)).expect("the client waits");
+    };
+    let (stream, ()) = tokio::join!(client.watch(WatchRequest {}), answer);
+    let mut stream = stream.expect("stream").into_inner();
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let change = stream.next().await.expect("a change").expect("no error").change.expect("a change");
+        let name = change.netns.as_ref().map(|netns| netns.name.clone());
+        seen.push((change.kind(), name, change.missed));
+    }
+    let name = |name: &str| Some(name.to_owned());
+    let expected = [
+        (NetnsChangeKind::Exists, name("default"), 0),
+        (NetnsChangeKind::AllTold, None, 0),
+        (NetnsChangeKind::Missed, None, 1),
+        (NetnsChangeKind::Created, name("two"), 0),
+        (NetnsChangeKind::Created, name("three"), 0),
+    ];
+    assert_eq!(seen, expected);
+    drop(changes);
+    assert!(stream.next().await.is_none(), "the stream ends with the agent");
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use xtcp_inet_diag::state::State;
+use xtcp_proto::netns::v1::Netns;
 
 use crate::agent::attribution::{self, AttributionMetrics};
 use crate::agent::{host, kernel_version, questions, schedule};
@@ -93,6 +94,8 @@ pub(super) struct Outcome {
     pub(super) visited: u64,
     /// What is not in the rows.
     pub(super) missed: Vec<Missed>,
+    /// All namespaces that were found, and how their dumps went.
+    pub(super) namespaces: Vec<Netns>,
 }
 
 /// What is known of the host's uplinks, if that is wanted.
@@ -185,7 +188,8 @@ pub(super) fn poll(
         }
     }
     polled?;
-    judge(&visits, &config.netns.include, &scan, &mut discovery)
+    let (visited, missed) = judge(&visits, &config.netns.include, &scan, &mut discovery)?;
+    Ok(Outcome { visited, missed, namespaces: engine.namespaces() })
 }
 
 /// What is known of a namespace that was to be visited.
@@ -251,13 +255,13 @@ impl Crew {
     }
 }
 
-/// What the rows do not show.
+/// How many answered, and what the rows do not show.
 fn judge(
     visits: &BTreeMap<u32, Visit>,
     include: &[String],
     scan: &Scan,
     discovery: &mut Discovery,
-) -> Result<Outcome, PollError> {
+) -> Result<(u64, Vec<Missed>), PollError> {
     let mut missed = Vec::new();
     let mut visited = 0;
     let mut now: Option<Snapshot> = None;
@@ -293,7 +297,7 @@ fn judge(
     if hidden > 0 && (include.is_empty() || include.iter().any(open)) {
         missed.push(Missed::Hidden(hidden));
     }
-    Ok(Outcome { visited, missed })
+    Ok((visited, missed))
 }
 
 fn shows(snapshot: &Snapshot, inode: u32) -> bool {

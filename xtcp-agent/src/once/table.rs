@@ -1,6 +1,4 @@
 //! A table like that of `ss`, as it comes: the first rows decide how wide each column is, a wider one later widens it.
-//!
-//! Crates for tables (comfy-table, tabled) hold all rows before they draw one; a host may have a million.
 
 mod words;
 
@@ -10,43 +8,34 @@ use std::sync::Arc;
 use prost::Message;
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 
+use crate::columns::Align::{Left, Right};
+use crate::columns::{Column, Columns, plain};
 use crate::marshaller::MarshalError;
 use crate::printer::{PrintError, Printer};
 use crate::record::Rows;
 
 /// Rows that are looked at before the first is drawn, and drawn at once from there on.
 const AT_ONCE: usize = 1_000;
-/// Netns, state, two queues, and address and port of both ends; then the rest.
-const COLUMNS: usize = 8;
-const REST: usize = COLUMNS;
-const HEADER: [&str; COLUMNS + 1] =
-    ["Netns", "State", "Recv-Q", "Send-Q", "Local Address", "Port", "Peer Address", "Port", ""];
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Align {
-    Left,
-    Right,
-}
-
-/// Addresses and ports meet at their colons.
-const ALIGN: [Align; COLUMNS] = [
-    Align::Left,
-    Align::Left,
-    Align::Right,
-    Align::Right,
-    Align::Right,
-    Align::Left,
-    Align::Right,
-    Align::Left,
+/// Netns, state, two queues, and address and port of both ends, which meet at their colons; then the rest.
+const COLUMNS: [Column; 8] = [
+    Column::new("Netns", Left),
+    Column::new("State", Left),
+    Column::new("Recv-Q", Right),
+    Column::new("Send-Q", Right),
+    Column::new("Local Address", Right),
+    Column::new("Port", Left).behind(":"),
+    Column::new("Peer Address", Right),
+    Column::new("Port", Left).behind(":"),
 ];
 
-type Line = [String; COLUMNS + 1];
+/// Cells, and the rest.
+type Line = ([String; COLUMNS.len()], String);
 
 /// Draws rows.
 pub(super) struct Table<W> {
     wide: bool,
     to: W,
-    widths: [usize; COLUMNS],
+    columns: Columns<{ COLUMNS.len() }>,
     waiting: Vec<Line>,
     text: String,
     begun: bool,
@@ -55,49 +44,25 @@ pub(super) struct Table<W> {
 impl<W: Write> Table<W> {
     /// `wide`: with timers, memory and `tcp_info` at the end of each line.
     pub(super) fn new(wide: bool, to: W) -> Self {
-        let text = String::new();
-        Self { wide, to, widths: [0; COLUMNS], waiting: Vec::new(), text, begun: false }
+        let (columns, text) = (Columns::new(COLUMNS, ""), String::new());
+        Self { wide, to, columns, waiting: Vec::new(), text, begun: false }
     }
 
     fn draw(&mut self) -> Result<(), PrintError> {
-        let header = (!self.begun).then(|| HEADER.map(str::to_owned));
-        self.begun = true;
         self.text.clear();
-        let lines: Vec<Line> = header.into_iter().chain(self.waiting.drain(..)).collect();
-        for line in &lines {
-            for (width, cell) in self.widths.iter_mut().zip(line) {
-                *width = (*width).max(cell.chars().count());
-            }
+        for (cells, _) in &self.waiting {
+            self.columns.measure(cells);
         }
-        for line in &lines {
-            draw_line(&mut self.text, &self.widths, line);
+        if !self.begun {
+            self.begun = true;
+            self.columns.measure_titles();
+            self.columns.draw_titles(&mut self.text);
+        }
+        for (cells, rest) in self.waiting.drain(..) {
+            self.columns.draw(&mut self.text, &cells, &rest);
         }
         Ok(self.to.write_all(self.text.as_bytes())?)
     }
-}
-
-fn draw_line(text: &mut String, widths: &[usize; COLUMNS], line: &Line) {
-    let begin = text.len();
-    for (number, ((width, align), cell)) in widths.iter().zip(ALIGN).zip(line).enumerate() {
-        let gap = match number {
-            0 => "",
-            // Between address and port.
-            5 | 7 => ":",
-            _ => "  ",
-        };
-        text.push_str(gap);
-        let fill = " ".repeat(width.saturating_sub(cell.chars().count()));
-        match align {
-            Align::Left => text.extend([cell.as_str(), &fill]),
-            Align::Right => text.extend([&fill, cell.as_str()]),
-        }
-    }
-    if let Some(rest) = line.get(REST).filter(|rest| !rest.is_empty()) {
-        text.extend(["  ", rest]);
-    }
-    let end = text.get(begin..).unwrap_or_default().trim_end_matches(' ').len();
-    text.truncate(begin + end);
-    text.push('\n');
 }
 
 impl<W: Write> Printer for Table<W> {
@@ -125,7 +90,7 @@ impl<W: Write> Printer for Table<W> {
 fn line(record: &XtcpFlatRecord, wide: bool) -> Line {
     let [local, peer] = words::addresses(record);
     let port = |port: u32| if port == 0 { "*".to_owned() } else { port.to_string() };
-    [
+    let cells = [
         plain(&record.netns),
         words::state(record.inet_diag_msg_state),
         record.inet_diag_msg_rqueue.to_string(),
@@ -134,19 +99,8 @@ fn line(record: &XtcpFlatRecord, wide: bool) -> Line {
         port(record.inet_diag_msg_socket_source_port),
         peer,
         port(record.inet_diag_msg_socket_destination_port),
-        if wide { words::details(record) } else { String::new() },
-    ]
-}
-
-/// A name without what a terminal would obey: whoever may bind a namespace may choose it.
-fn plain(name: &str) -> String {
-    name.chars()
-        .flat_map(|c| {
-            let escape = c.is_control().then(|| c.escape_default());
-            let itself = (!c.is_control()).then_some(c);
-            escape.into_iter().flatten().chain(itself)
-        })
-        .collect()
+    ];
+    (cells, if wide { words::details(record) } else { String::new() })
 }
 
 #[cfg(test)]
