@@ -1,5 +1,6 @@
 use xtcp_common::event::{Header, Task, TcpClose, hook};
 use xtcp_proto::event::v1::EventKind;
+use xtcp_proto::netns::v1::NetnsCounters;
 
 use super::*;
 use crate::event::NetnsEvent;
@@ -343,4 +344,38 @@ fn the_beginning_of_a_connection_waits_for_its_port_and_is_told_only_if_that_is_
     let followed = engine.parts.connections.len();
     assert!(give(&mut engine, vec![Event::TcpState(begun), Event::TcpState(known)]).is_empty());
     assert_eq!(engine.parts.connections.len(), followed);
+}
+
+#[test]
+fn what_a_polls_visit_read_becomes_an_event_of_its_namespace_unless_that_ended_since() {
+    let mut engine = engine(&[]);
+    engine.on_look(0, &look(&[("pod", POD)]));
+    while let Some(job) = engine.next_job(1) {
+        engine.on_done(1, done(&job, Ok(job.target.id)));
+    }
+    engine.poll_requested();
+    engine.take_events();
+    let jobs: Vec<Job> = std::iter::from_fn(|| engine.next_job(2)).collect();
+    assert_eq!(jobs.len(), 2);
+    assert!(jobs.iter().all(|job| job.counters));
+    let reading = |active_opens| Reading {
+        ktime_ns: 77,
+        cost_ns: 1,
+        counters: Box::new(NetnsCounters { active_opens: Some(active_opens), ..NetnsCounters::default() }),
+    };
+    let stranger = NetnsId { inode: 99, cookie: 99 };
+    for (job, found, opens) in [(&jobs[0], jobs[0].target.id, 1), (&jobs[1], stranger, 2)] {
+        engine.on_done(2, Done { counters: Some(reading(opens)), ..done(job, Ok(found)) });
+    }
+    let events = engine.take_events();
+    let told: Vec<_> = events
+        .iter()
+        .filter_map(|event| match &event.event {
+            Some(Kind::NetnsCounters(counters)) => {
+                Some((event.netns.as_ref()?.inode, event.monotonic_ns, counters.active_opens?))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [(u64::from(jobs[0].target.id.inode), 77, 1)]);
 }
