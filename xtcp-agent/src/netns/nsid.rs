@@ -124,14 +124,16 @@ impl Query {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
-            for message in
-                messages(&datagram).filter(|message| message.header.sequence_number == self.sequence)
-            {
-                return match message.payload {
-                    NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(answer)) => Ok(id_of(&answer)),
-                    NetlinkPayload::Error(error) => Err(error.to_io()),
-                    _ => Err(io::Error::new(io::ErrorKind::InvalidData, "no answer to RTM_GETNSID")),
-                };
+            let answer = messages(&datagram).find(|message| message.header.sequence_number == self.sequence);
+            match answer.map(|message| message.payload) {
+                Some(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(answer))) => {
+                    return Ok(id_of(&answer));
+                }
+                Some(NetlinkPayload::Error(error)) => return Err(error.to_io()),
+                Some(_) => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "no answer to RTM_GETNSID"));
+                }
+                None => {}
             }
         }
         Err(Errno::ETIMEDOUT.into())

@@ -111,10 +111,16 @@ mod tests {
         assert!(done.success(), "ip {words}");
     }
 
+    /// Runs `work` on a thread of its own.
+    fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let thread = thread::Builder::new().name("apart".to_owned()).spawn(work).expect("a thread");
+        thread.join().expect("it ends well")
+    }
+
     /// Needs root; in a namespace of its own.
     #[test]
     fn default_routes_of_both_families_and_all_their_hops_are_found_in_order() {
-        let in_own_namespace = thread::spawn(|| {
+        apart(|| {
             nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("root");
             assert_eq!(default_interfaces().expect("a dump"), [""; 0]);
             for (number, name) in ["one", "two", "three", "four"].iter().enumerate() {
@@ -130,6 +136,5 @@ mod tests {
             ip("route add default table 77 via 10.9.3.2 dev four");
             assert_eq!(default_interfaces().expect("a dump"), ["two", "one", "three", "four"]);
         });
-        in_own_namespace.join().expect("the thread");
     }
 }

@@ -59,20 +59,25 @@ fn garbage_holds_no_message() {
     }
 }
 
+/// Runs `work` on a thread of its own.
+fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = thread::Builder::new().name("apart".to_owned()).spawn(work).expect("a thread");
+    thread.join().expect("it ends well")
+}
+
 /// Runs in a namespace of its own, where nobody else gives ids; needs root.
 #[test]
 fn the_kernel_tells_an_id_when_asked_and_when_it_is_given_and_ends() {
-    let in_own_namespace = thread::spawn(|| {
+    apart(|| {
         nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("root");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let mut notices = Notices::new().expect("the group");
             let mut query = Query::new().expect("a socket");
-            let other = thread::spawn(|| {
+            let other = apart(|| {
                 nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("root");
                 File::open("/proc/thread-self/ns/net").expect("its own namespace")
             });
-            let other = other.join().expect("the thread");
             assert_eq!(query.of(other.as_fd()).expect("an answer"), None);
             assert!(query.of(File::open("/proc/self/stat").expect("a file").as_fd()).is_err());
 
@@ -83,7 +88,6 @@ fn the_kernel_tells_an_id_when_asked_and_when_it_is_given_and_ends() {
             assert_eq!(next(&mut notices).await, Told::Released(42));
         });
     });
-    in_own_namespace.join().expect("the thread");
 }
 
 async fn next(notices: &mut Notices) -> Told {
