@@ -164,6 +164,37 @@ fn of_a_process_the_hierarchy_that_says_most_counts() {
     assert_eq!(Place::of_process("nonsense\nmore:of it"), None);
 }
 
+/// What `/proc/<pid>/cgroup` said on a host with v1 hierarchies and cgroup2 beside them: `v1` in each of the former,
+/// except for what a container manager around it all did with memory.
+fn on_a_hybrid_host(v1: &str, memory: &str, v2: &str) -> String {
+    let own =
+        ["9:name=systemd", "8:pids", "7:blkio", "6:freezer", "5:devices"].map(|id| format!("{id}:{v1}\n"));
+    let rest = ["3:cpuset", "2:cpuacct", "1:cpu"].map(|id| format!("{id}:{v1}\n"));
+    spelled(&format!("{}4:memory:{memory}\n{}0::{v2}\n", own.concat(), rest.concat()))
+}
+
+/// podman 4.3 and containerd 1.6 with runc 1.1, with their driver cgroupfs. Told to use cgroup2, they leave the v1
+/// hierarchies as they inherited them.
+#[test]
+fn what_proc_says_of_containers_of_podman_and_containerd_is_understood() {
+    let inherited = "/process_api/bc0bffe74cdd63e784b77a49fed7aa7c";
+    let podman = ["/libpod_parent/libpod-A", "/own-parent/libpod-A"];
+    let pods = ["/kubepods/besteffort/podUID/A", "/own-root/kubepods/besteffort/podUID/A"];
+    for path in podman.iter().chain(&pods) {
+        for text in [on_a_hybrid_host(path, path, path), on_a_hybrid_host("/", inherited, path)] {
+            let place = Place::of_process(&text).unwrap();
+            let in_pod = pods.contains(path);
+            assert_eq!(place.container, Some((A.to_owned(), (!in_pod).then_some("podman"))), "{text}");
+            assert_eq!(place.pod_uid, in_pod.then(|| UID.to_owned()), "{text}");
+            assert_eq!((place.unit, place.path), (None, spelled(path)), "{text}");
+        }
+    }
+    // podman's monitor of a container; cgroup2 with a cgroup namespace of the container's own, read from inside.
+    let monitor = on_a_hybrid_host("/libpod_parent/conmon", inherited, "/");
+    assert_eq!(Place::of_process(&monitor).unwrap().container, None);
+    assert_eq!(Place::of_process("0::/\n").unwrap().container, None);
+}
+
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in "(?s).{0,300}") {
