@@ -99,7 +99,7 @@ pub fn start(
 /// Whose something is. What is not known is absent, never guessed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
-    /// The container. Of a namespace that several containers of a pod share: none.
+    /// The container. Of a pod's namespace none: its containers share it, and only a socket's process tells which.
     pub container: Option<Container>,
     /// The Kubernetes pod.
     pub pod: Option<Pod>,

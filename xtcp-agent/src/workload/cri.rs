@@ -195,10 +195,6 @@ impl Session<'_> {
         let containers: ListContainersResponse =
             self.ask("ListContainers", ListContainersRequest::running()).await?;
         let (mut pods, mut facts) = (Vec::new(), Vec::new());
-        let mut count: HashMap<&str, usize> = HashMap::new();
-        for container in &containers.containers {
-            *count.entry(&container.pod_sandbox_id).or_default() += 1;
-        }
         self.uids.clear();
         for sandbox in &sandboxes.items {
             let Some(metadata) = &sandbox.metadata else { continue };
@@ -225,7 +221,6 @@ impl Session<'_> {
                     uid: metadata.uid.clone(),
                     labels: self.link.pod_labels.of(&sandbox.labels),
                 },
-                containers: Some(count.get(sandbox.id.as_str()).copied().unwrap_or(0)),
                 opted_out: self.link.opt_out.iter().any(|label| label.is_in(&sandbox.labels)),
                 source: Source::Cri,
             });

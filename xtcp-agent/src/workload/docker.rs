@@ -180,7 +180,6 @@ impl Session<'_> {
                 // A container's labels are not its pod's; its sandbox's are.
                 labels: if is_sandbox { self.link.pod_labels.of(labels) } else { Vec::new() },
             },
-            containers: None,
             opted_out: is_sandbox && opted_out,
             source: Source::Docker,
         });

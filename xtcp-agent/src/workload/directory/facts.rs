@@ -28,8 +28,6 @@ pub struct ContainerFacts {
 pub struct PodFacts {
     /// The pod, with the labels that were asked for.
     pub pod: Pod,
-    /// Its running containers, the sandbox not counted; `None` where not told.
-    pub containers: Option<usize>,
     /// A label of it opts out.
     pub opted_out: bool,
     /// Who tells.

@@ -238,7 +238,7 @@ impl Memory {
         if !members.of_host && workloads.iter().any(of_engine) {
             workloads.retain(of_engine);
         }
-        let mut workload = self.joint(workloads);
+        let mut workload = Self::joint(workloads);
         let before = self.netns.peek(&members.inode).map(|known| Arc::clone(&known.workload));
         if let Some(before) = &before {
             workload.keep_names_of(before);
@@ -257,25 +257,11 @@ impl Memory {
         true
     }
 
-    /// What all of these have in common. A pod's pause container does not count beside its containers; and of a pod that
-    /// is known to run several containers no namespace is one container's.
-    fn joint(&mut self, workloads: Vec<Workload>) -> Workload {
-        let (mut sandboxes, mut others) = (Vec::new(), Vec::new());
-        for workload in workloads {
-            let is_sandbox = workload.pod.is_some() && workload.container.is_none();
-            if is_sandbox { sandboxes.push(workload) } else { others.push(workload) }
-        }
-        let same_pod = |one: &Workload, two: &Workload| matches!((&one.pod, &two.pod), (Some(one), Some(two)) if one.uid == two.uid);
-        let all_of_one_pod =
-            sandboxes.iter().all(|sandbox| others.iter().all(|other| same_pod(sandbox, other)));
-        if !all_of_one_pod || others.is_empty() {
-            others.append(&mut sandboxes);
-        }
-        let Some(mut joint) = others.into_iter().reduce(|one, two| one.in_common(&two)) else {
-            return Workload::default();
-        };
-        let uid = joint.pod.as_ref().map(|pod| pod.uid.as_str());
-        if uid.and_then(|uid| self.pods.get(uid)?.containers).is_some_and(|containers| containers > 1) {
+    /// What all of these have in common. A pod's namespace is no container's, also where only one was met so far: the next
+    /// one has connections before anybody could tell of it.
+    fn joint(workloads: Vec<Workload>) -> Workload {
+        let mut joint = workloads.into_iter().reduce(|one, two| one.in_common(&two)).unwrap_or_default();
+        if joint.pod.is_some() {
             joint.container = None;
             joint.cgroup = None;
         }

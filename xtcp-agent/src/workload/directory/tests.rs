@@ -39,14 +39,14 @@ fn told_sandbox() -> ContainerFacts {
     ContainerFacts { is_sandbox: true, pod_uid: Some(UID.to_owned()), source: Source::Cri, ..told(PAUSE, "") }
 }
 
-fn told_pod(containers: usize) -> PodFacts {
+fn told_pod() -> PodFacts {
     let pod = Pod {
         name: "web-7d".to_owned(),
         namespace: "shop".to_owned(),
         uid: UID.to_owned(),
         labels: Vec::new(),
     };
-    PodFacts { pod, containers: Some(containers), opted_out: false, source: Source::Cri }
+    PodFacts { pod, opted_out: false, source: Source::Cri }
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn the_path_alone_tells_the_id_and_the_engine_adds_names_whichever_comes_first()
 fn a_cgroup_that_was_asked_for_before_the_engine_told_gets_its_name_too() {
     let directory = directory();
     assert_eq!(directory.of_cgroup(&of_pod(A)).unwrap().source, Source::Cgroup);
-    directory.learn(vec![told(A, "web")], vec![told_pod(1)]);
+    directory.learn(vec![told(A, "web")], vec![told_pod()]);
     let known = directory.of_cgroup(&of_pod(A)).unwrap();
     assert_eq!(known.container.as_ref().unwrap().name, "web");
     assert_eq!(known.pod.as_ref().unwrap().to_string(), "shop/web-7d");
@@ -87,26 +87,29 @@ fn a_cgroup_that_was_asked_for_before_the_engine_told_gets_its_name_too() {
 #[test]
 fn a_pods_pause_container_is_not_its_container() {
     let directory = directory();
-    directory.learn(vec![told_sandbox()], vec![told_pod(0)]);
+    directory.learn(vec![told_sandbox()], vec![told_pod()]);
     see(&directory, 1, &[of_pod(PAUSE)]);
     let known = directory.of_netns(BLUE).unwrap();
     assert_eq!((&known.container, known.display_name().as_deref()), (&None, Some("shop/web-7d")));
-    directory.learn(vec![told(A, "web")], vec![told_pod(1)]);
-    see(&directory, 2, &[of_pod(PAUSE), of_pod(A)]);
-    assert_eq!(directory.of_netns(BLUE).unwrap().container.as_ref().unwrap().id, A);
+    assert_eq!(directory.of_cgroup(&of_pod(PAUSE)).unwrap().container, None);
 }
 
+/// Another may have connections before anybody could tell of it.
 #[test]
-fn a_namespace_of_several_containers_is_only_their_pods() {
+fn a_namespace_of_a_pod_is_no_containers_also_where_only_one_was_met() {
     let directory = directory();
-    see(&directory, 1, &[of_pod(A), of_pod(B)]);
+    for members in [&[of_pod(A), of_pod(B)][..], &[of_pod(PAUSE), of_pod(A)], &[of_pod(A)]] {
+        see(&directory, 1, members);
+        let known = directory.of_netns(BLUE).unwrap();
+        assert_eq!(
+            (&known.container, &known.cgroup, known.pod.as_ref().unwrap().uid.as_str()),
+            (&None, &None, UID)
+        );
+    }
+    directory.learn(vec![told_sandbox(), told(A, "web")], vec![told_pod()]);
     let known = directory.of_netns(BLUE).unwrap();
-    assert_eq!((known.container.as_ref(), known.pod.as_ref().unwrap().uid.as_str()), (None, UID));
-    // Also where only one was met, and the runtime tells of another.
-    directory.learn(vec![told_sandbox(), told(A, "web"), told(B, "log")], vec![told_pod(2)]);
-    see(&directory, 2, &[of_pod(A)]);
-    let known = directory.of_netns(BLUE).unwrap();
-    assert_eq!((known.container.as_ref(), known.pod.as_ref().unwrap().name.as_str()), (None, "web-7d"));
+    assert_eq!((&known.container, known.pod.as_ref().unwrap().name.as_str()), (&None, "web-7d"));
+    assert_eq!(directory.of_cgroup(&of_pod(A)).unwrap().container.as_ref().unwrap().name, "web");
 }
 
 #[test]
