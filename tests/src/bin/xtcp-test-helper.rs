@@ -5,12 +5,13 @@
 //! - `xtcp-test-helper half-open CGROUP PORT` joins the cgroup, opens listeners on the loopback addresses that wait for data
 //!   before they accept, connects to each, and says `connected`: the children stay in SYN-RECV. The IPv4 client is marked with
 //!   0x13, and its child is too where `tcp_fwmark_accept` is set.
+//! - `xtcp-test-helper listen CGROUP PORT` joins the cgroup, listens on every IPv4 address, and says `connected`.
 //!
 //! It also ends when its standard input does, so it never outlives the test.
 #![allow(clippy::print_stdout, reason = "it answers on standard output")]
 
 use std::io::{Read, stdin};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -33,7 +34,12 @@ fn main() -> Result<ExitCode> {
                 half_open((Ipv6Addr::LOCALHOST, port).into())?,
             ]);
         }
-        _ => bail!("usage: xtcp-test-helper ADDRESS, or half-open CGROUP PORT"),
+        ["listen", cgroup, port] => {
+            let port: u16 = port.parse().with_context(|| format!("{port} is no port"))?;
+            join(Path::new(cgroup))?;
+            hold(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).context("listen")?);
+        }
+        _ => bail!("usage: xtcp-test-helper ADDRESS, or half-open CGROUP PORT, or listen CGROUP PORT"),
     }
     Ok(ExitCode::SUCCESS)
 }
