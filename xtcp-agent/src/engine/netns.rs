@@ -29,7 +29,7 @@ impl Engine {
     /// A task entered a namespace: one that could not be entered before has a door now.
     pub(super) fn netns_entered(&mut self, now: u64, seen: &NetnsEvent) {
         let id = NetnsId { inode: seen.netns_inode, cookie: seen.netns_cookie };
-        let changes = self.parts.registry.entered(id, seen.header.ktime_ns, task_of(seen));
+        let changes = self.parts.registry.entered(id, seen.header.ktime_ns, task_of(seen).as_ref());
         self.apply(now, changes);
         if self.to_retry.remove(&id.inode) {
             self.parts.scheduler.uncertain(now, id.inode, 0);

@@ -44,7 +44,10 @@ impl Listing {
     pub fn read(&mut self) -> io::Result<Vec<NetnsId>> {
         let mut listed = HashMap::new();
         let mut after = 0;
-        while self.offered {
+        if !self.offered {
+            return Ok(Vec::new());
+        }
+        loop {
             let mut ids = [0; IDS_PER_CALL];
             let count = sys::list_netns(after, &mut ids)?;
             for id in ids.iter().copied().take(count) {

@@ -173,8 +173,8 @@ impl Registry {
     }
 
     /// A task entered this namespace, so it was alive; the task is a door until the next look.
-    pub fn entered(&mut self, id: NetnsId, at_ktime_ns: u64, visitor: Option<Creator>) -> Vec<Change> {
-        let add = |entry: &mut Entry| entry.add_creator(visitor.as_ref());
+    pub fn entered(&mut self, id: NetnsId, at_ktime_ns: u64, visitor: Option<&Creator>) -> Vec<Change> {
+        let add = |entry: &mut Entry| entry.add_creator(visitor);
         self.alive_at(id, Sight::at(at_ktime_ns), Source::Setns, add)
     }
 

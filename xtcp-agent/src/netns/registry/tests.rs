@@ -368,12 +368,12 @@ fn an_end_is_told_by_the_name_that_its_mount_gave() {
 #[test]
 fn a_task_that_enters_makes_known_a_namespace_that_nobody_told_of_and_is_a_door() {
     let mut registry = started(&[]);
-    assert_eq!(told(registry.entered(id(7, 70), 100, Some(creator(5)))), ["+7/70"]);
+    assert_eq!(told(registry.entered(id(7, 70), 100, Some(&creator(5)))), ["+7/70"]);
     assert_eq!(registry.get(7).unwrap().source, Some(Source::Setns));
     assert_eq!(registry.target(7).unwrap().doors, [Door::Handle, Door::Thread(Thread { pid: 5, tid: 5 })]);
-    assert_eq!(told(registry.entered(id(7, 70), 200, Some(creator(6)))), [""; 0]);
+    assert_eq!(told(registry.entered(id(7, 70), 200, Some(&creator(6)))), [""; 0]);
     assert_eq!(told(registry.destroyed(id(7, 70), 300, KERNEL)), ["-7/70"]);
-    assert_eq!(told(registry.entered(id(7, 70), 250, Some(creator(6)))), [""; 0], "told after its end");
+    assert_eq!(told(registry.entered(id(7, 70), 250, Some(&creator(6)))), [""; 0], "told after its end");
 }
 
 #[test]
