@@ -5,6 +5,7 @@
 //! another one: its sockets are then nobody's, and one that started another program is called by its new name. What
 //! [`processes`] reads from `/proc` is read in a thread of its own; who asks here never waits for it.
 
+mod cgroups;
 mod metrics;
 mod processes;
 mod scan;
@@ -22,6 +23,7 @@ use crate::clock;
 use crate::connections::Owner;
 use crate::workload::{Directory, Workload};
 
+use cgroups::Cgroups;
 pub use metrics::OwnerMetrics;
 use processes::{Process, Tracked};
 pub use scan::Scanned;
@@ -56,6 +58,7 @@ struct Shared {
     /// Polls that may still ask for it.
     scan_polls: AtomicU32,
     directory: Directory,
+    cgroups: Cgroups,
     settings: Settings,
     metrics: OwnerMetrics,
 }
@@ -80,6 +83,7 @@ impl Owners {
             scanned: RwLock::default(),
             scan_polls: AtomicU32::new(0),
             directory,
+            cgroups: Cgroups::default(),
             settings,
             metrics,
         }))
@@ -214,8 +218,9 @@ impl View {
         if id <= 1 {
             return None;
         }
-        let directory = &self.owners.0.directory;
-        self.cgroups.entry(id).or_insert_with(|| directory.of_cgroup_id(id)).clone()
+        let shared = &self.owners.0;
+        let ask = || shared.directory.of_cgroup_id(id).or_else(|| shared.cgroups.of(id, &shared.directory));
+        self.cgroups.entry(id).or_insert_with(ask).clone()
     }
 
     fn judge(&self, entry: Entry) -> Option<Known> {

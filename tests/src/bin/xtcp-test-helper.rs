@@ -6,14 +6,21 @@
 //!   before they accept, connects to each, and says `connected`: the children stay in SYN-RECV. The IPv4 client is marked with
 //!   0x13, and its child is too where `tcp_fwmark_accept` is set.
 //! - `xtcp-test-helper listen CGROUP PORT` joins the cgroup, listens on every IPv4 address, and says `connected`.
+//! - `xtcp-test-helper serve ADDRESS` listens there, says `listening`, accepts one connection, says `accepted`, and holds
+//!   both.
+//! - `xtcp-test-helper exec ADDRESS` connects and becomes `sleep` with the connection as its standard input.
+//! - `xtcp-test-helper pass ADDRESS` connects, starts `sleep` with the connection as its standard input, says `passed` and
+//!   the id of that process, and ends. Whoever called it ends that process.
 //!
 //! It also ends when its standard input does, so it never outlives the test.
 #![allow(clippy::print_stdout, reason = "it answers on standard output")]
 
 use std::io::{Read, stdin};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,8 +30,7 @@ fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [address] => {
-            let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
-            hold(stream);
+            hold(connect(address)?);
         }
         ["half-open", cgroup, port] => {
             let port = port.parse().with_context(|| format!("{port} is no port"))?;
@@ -39,9 +45,35 @@ fn main() -> Result<ExitCode> {
             join(Path::new(cgroup))?;
             hold(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).context("listen")?);
         }
-        _ => bail!("usage: xtcp-test-helper ADDRESS, or half-open CGROUP PORT, or listen CGROUP PORT"),
+        ["serve", address] => {
+            let listener = TcpListener::bind(address).with_context(|| format!("listen on {address}"))?;
+            println!("listening");
+            let accepted = listener.accept().context("accept")?;
+            println!("accepted");
+            hold((listener, accepted));
+        }
+        ["exec", address] => {
+            // It returns only if it fails.
+            return Err(sleep(connect(address)?).exec()).context("become sleep");
+        }
+        ["pass", address] => {
+            let child = sleep(connect(address)?).spawn().context("start sleep")?;
+            println!("passed {}", child.id());
+        }
+        _ => bail!("usage: xtcp-test-helper ADDRESS, serve|exec|pass ADDRESS, or half-open|listen CGROUP PORT"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn connect(address: &str) -> Result<TcpStream> {
+    TcpStream::connect(address).with_context(|| format!("connect to {address}"))
+}
+
+/// A process that holds the connection and nothing else.
+fn sleep(connection: TcpStream) -> Command {
+    let mut sleep = Command::new("sleep");
+    sleep.arg("600").stdin(OwnedFd::from(connection)).stdout(Stdio::null()).stderr(Stdio::null());
+    sleep
 }
 
 /// Until a byte on standard input, or its end. Ends with all open: the kernel closes it, not this program.

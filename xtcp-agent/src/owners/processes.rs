@@ -184,14 +184,17 @@ pub(super) fn spawn(owners: Owners) -> io::Result<thread::JoinHandle<()>> {
             return;
         }
         let mut last_round = Instant::now();
-        while let Some(due) = wait(&owners, &mut last_round) {
+        while let Some((due, round)) = wait(&owners, &mut last_round) {
             look(&owners, &due);
+            if round {
+                owners.0.cgroups.look(proc);
+            }
         }
     })
 }
 
-/// Who is to be looked at next; `None` at the end.
-fn wait(owners: &Owners, last_round: &mut Instant) -> Option<Vec<u32>> {
+/// Who is to be looked at next, and whether it is a round's turn; `None` at the end.
+fn wait(owners: &Owners, last_round: &mut Instant) -> Option<(Vec<u32>, bool)> {
     let news = &owners.0.news;
     let tracked = owners.tracked();
     let left = ROUND.saturating_sub(last_round.elapsed());
@@ -208,7 +211,7 @@ fn wait(owners: &Owners, last_round: &mut Instant) -> Option<Vec<u32>> {
     if round {
         *last_round = Instant::now();
     }
-    (!tracked.stopped).then(|| tracked.due(round))
+    (!tracked.stopped).then(|| (tracked.due(round), round))
 }
 
 /// Looks at processes, publishes what was seen, and takes sockets from those that are gone.
