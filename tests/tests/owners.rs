@@ -6,7 +6,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -86,7 +86,9 @@ fn rows_of_polls_carry_the_process_of_clients_listeners_and_accepted_sockets() {
     wait_for("the user's name", LIMIT, || {
         (row_of(&agent, &netns, is_listener).user_name == "root").then_some(())
     });
-    assert!(agent.metrics().sum("xtcp_owner_sockets", &[]) >= 3.0);
+    wait_for("the count of them", LIMIT, || {
+        (agent.metrics().sum("xtcp_owner_sockets", &[]) >= 3.0).then_some(())
+    });
     drop((server, client));
     wait_for("their owners to be forgotten", LIMIT, || {
         (agent.metrics().sum("xtcp_owner_processes", &[]) < 1.0).then_some(())
@@ -112,7 +114,7 @@ fn a_process_that_becomes_another_program_or_passes_its_socket_on_is_never_taken
     let address = format!("127.0.0.1:{port}");
     let is_client = |record: &XtcpFlatRecord| record.inet_diag_msg_socket_destination_port == u32::from(port);
 
-    let became = helper(&netns, &["exec", &address], "");
+    let became = helper(&netns, &["exec", &address], "becomes");
     let first = traffic::accept(&listener);
     wait_for("the new name", LIMIT, || {
         let row = row_of(&agent, &netns, is_client);
@@ -179,6 +181,16 @@ fn sockets_older_than_the_agent_have_an_owner_only_after_the_walk_and_only_if_on
 const V4: [u8; 4] = [198, 51, 100, 77];
 const V6: &str = "2001:db8:4d4e:4f50:5152:5354:5556:5758";
 
+/// Gives the namespace both addresses.
+fn address(netns: &Netns) {
+    netns.exec(&["ip", "address", "add", "198.51.100.77/32", "dev", "lo"]);
+    netns.exec(&["ip", "address", "add", &format!("{V6}/128"), "dev", "lo", "nodad"]);
+    // The kernel's own work makes the route a little later.
+    wait_for("a route to the IPv6 address", LIMIT, || {
+        netns.run_in(|| UdpSocket::bind("[::]:0").unwrap().connect((V6, 9))).ok()
+    });
+}
+
 /// One connection over each family inside the namespace.
 fn talk(netns: &Netns) -> Vec<[TcpStream; 2]> {
     let v6: IpAddr = V6.parse().unwrap();
@@ -209,8 +221,7 @@ fn text_leaks(text: &str) -> bool {
 fn masked_addresses_are_in_nothing_that_leaves_the_agent() {
     let _alone = alone();
     let netns = Netns::named("masked");
-    netns.exec(&["ip", "address", "add", "198.51.100.77/32", "dev", "lo"]);
-    netns.exec(&["ip", "address", "add", &format!("{V6}/128"), "dev", "lo", "nodad"]);
+    address(&netns);
     let before = talk(&netns);
     let mut database = tempfile::NamedTempFile::new().unwrap();
     database.write_all(&asn_database(&[v4(198, 51, 100, 0, 24, 64_499)])).unwrap();
@@ -248,7 +259,8 @@ fn masked_addresses_are_in_nothing_that_leaves_the_agent() {
     assert!(!text_leaks(&agent.process.stderr.text()) && !text_leaks(&page));
 
     let named = netns.name.as_deref().unwrap();
-    let dump = run_to_end(&[], &["dump", "--netns", named, "--mask-addresses", "v4=8,v6=32"]);
+    let dump =
+        run_to_end(&[], &["dump", "--netns", named, "--format", "table", "--mask-addresses", "v4=8,v6=32"]);
     let table = dump.stdout.text();
     assert!(table.contains("198.0.0.0") && table.contains("2001:db8::"), "{table}");
     assert!(!text_leaks(&table), "{table}");
@@ -271,8 +283,7 @@ fn leaks_nothing_but(event: &xtcp_proto::event::v1::Event, cookie: u64) -> bool 
 fn hashed_addresses_are_the_same_for_one_key_and_told_by_no_other() {
     let _alone = alone();
     let netns = Netns::named("hashed");
-    netns.exec(&["ip", "address", "add", "198.51.100.77/32", "dev", "lo"]);
-    netns.exec(&["ip", "address", "add", &format!("{V6}/128"), "dev", "lo", "nodad"]);
+    address(&netns);
     let connections = talk(&netns);
     let cookie = traffic::cookie(&connections[0][0]);
     let named = netns.name.as_deref().unwrap();

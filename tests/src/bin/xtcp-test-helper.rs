@@ -8,7 +8,7 @@
 //! - `xtcp-test-helper listen CGROUP PORT` joins the cgroup, listens on every IPv4 address, and says `connected`.
 //! - `xtcp-test-helper serve ADDRESS` listens there, says `listening`, accepts one connection, says `accepted`, and holds
 //!   both.
-//! - `xtcp-test-helper exec ADDRESS` connects and becomes `sleep` with the connection as its standard input.
+//! - `xtcp-test-helper exec ADDRESS` connects, says `becomes` and becomes `sleep` with the connection as its standard input.
 //! - `xtcp-test-helper pass ADDRESS` connects, starts `sleep` with the connection as its standard input, says `passed` and
 //!   the id of that process, and ends. Whoever called it ends that process.
 //!
@@ -53,8 +53,10 @@ fn main() -> Result<ExitCode> {
             hold((listener, accepted));
         }
         ["exec", address] => {
+            let mut sleep = sleep(connect(address)?);
+            println!("becomes");
             // It returns only if it fails.
-            return Err(sleep(connect(address)?).exec()).context("become sleep");
+            return Err(sleep.exec()).context("become sleep");
         }
         ["pass", address] => {
             let child = sleep(connect(address)?).spawn().context("start sleep")?;

@@ -52,7 +52,8 @@ impl Cgroups {
         if wanted.is_empty() {
             return;
         }
-        let root = fs::read_to_string(proc.join("self/mounts")).ok().and_then(|mounts| unified_mount(&mounts));
+        let root =
+            fs::read_to_string(proc.join("self/mounts")).ok().and_then(|mounts| unified_mount(&mounts));
         let found = root.map(|root| find(&root, &wanted)).unwrap_or_default();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.paths.len() + wanted.len() > IDS {
