@@ -108,7 +108,7 @@ fn number(out: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
 fn text(out: &mut Vec<u8>, text: &str) {
     match u8::try_from(text.len()).expect("a short text") {
         length @ 0..29 => out.push(2 << 5 | length),
-        length => out.extend([2 << 5 | 29, length - 29]),
+        length => out.extend([(2 << 5) + 29, length - 29]),
     }
     out.extend(text.as_bytes());
 }

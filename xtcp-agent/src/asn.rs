@@ -167,7 +167,7 @@ async fn hangup(hangups: &mut Option<tokio::signal::unix::Signal>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 fn load(path: &Path, metrics: &AsnMetrics) -> Result<Database, AsnError> {
@@ -185,7 +185,7 @@ fn load(path: &Path, metrics: &AsnMetrics) -> Result<Database, AsnError> {
 }
 
 #[cfg(test)]
-#[expect(unreachable_pub, clippy::indexing_slicing, reason = "of another package, where others use it")]
+#[expect(unreachable_pub, reason = "of another package, where others use it")]
 #[path = "../../tests/src/mmdb.rs"]
 mod mmdb;
 

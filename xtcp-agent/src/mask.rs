@@ -146,7 +146,7 @@ impl Mask {
         Ipv4Addr::from_bits(match &self.0 {
             Method::Prefixes { v4, .. } => bits & !u32::MAX.checked_shr((*v4).into()).unwrap_or(0),
             // Never that of nobody.
-            Method::Hash(hasher) => (hash(hasher, &bits.to_be_bytes()) as u32).max(1),
+            Method::Hash(hasher) => low(hash(hasher, &bits.to_be_bytes())).max(1),
         })
     }
 
@@ -155,7 +155,7 @@ impl Mask {
             return bits;
         }
         if bits & !u128::from(u32::MAX) == MAPPED {
-            let inner = Ipv4Addr::from_bits((bits & u128::from(u32::MAX)) as u32);
+            let inner = Ipv4Addr::from_bits(low(bits));
             return MAPPED | u128::from(self.v4(inner).to_bits());
         }
         match &self.0 {
@@ -233,6 +233,12 @@ impl Mask {
             };
         }
     }
+}
+
+/// The last 32 bits.
+fn low(bits: u128) -> u32 {
+    let [.., a, b, c, d] = bits.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 fn hash(hasher: &SipHasher24, bytes: &[u8]) -> u128 {

@@ -161,8 +161,6 @@ fn answer(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
-
     use super::*;
 
     fn metrics() -> UserMetrics {
@@ -185,7 +183,7 @@ mod tests {
 
     #[test]
     fn whoever_asks_does_not_wait_for_a_database_that_hangs() {
-        let (release, held) = channel::<()>();
+        let (release, held) = sync_channel::<()>(0);
         let held = Mutex::new(held);
         let ask = move |uid| {
             // Until the test lets it go on.
@@ -205,9 +203,9 @@ mod tests {
 
     #[test]
     fn names_take_no_more_than_their_budget_and_are_asked_for_again_in_time() {
-        let (told, hears) = channel();
+        let (told, hears) = sync_channel(1 << 16);
         let ask = move |uid| {
-            let _ = told.send(uid);
+            let _ = told.try_send(uid);
             Ok((uid != 7).then(|| "x".repeat(5_000)))
         };
         let users = Users::start_with(metrics(), Duration::ZERO, ask).unwrap();

@@ -30,14 +30,13 @@ impl Cgroups {
     pub(super) fn of(&self, id: u64, directory: &Directory) -> Option<Arc<Workload>> {
         let path = {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match known.paths.get(&id) {
-                Some(path) => path.clone()?,
-                None => {
-                    if known.wanted.len() < IDS {
-                        known.wanted.insert(id);
-                    }
-                    return None;
+            if let Some(path) = known.paths.get(&id) {
+                path.clone()?
+            } else {
+                if known.wanted.len() < IDS {
+                    known.wanted.insert(id);
                 }
+                return None;
             }
         };
         directory.of_cgroup(&path)
