@@ -9,7 +9,6 @@ use bytes::Bytes;
 use prost::Message as _;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use xtcp_proto::netns::v1::Netns;
 
 use super::scout::{Found, Scout};
 use crate::clock::{self, Clock};
@@ -20,12 +19,12 @@ use crate::event::EventBatch;
 use crate::event_sink::EventHub;
 use crate::grpc::{NetnsRequest, PollRequest, RowHub};
 use crate::metrics::Readiness;
+use crate::netns::Snapshot;
 use crate::netns::enter::EnterError;
 use crate::netns::label::printable_path;
 use crate::netns::metrics::DiscoveryMetrics;
 use crate::netns::nsid::{Notices, Nsids, Told};
 use crate::netns::watch::{Hint, MountWatch};
-use crate::netns::{NetnsId, Snapshot};
 use crate::owners::Owners;
 use crate::workload::Directory;
 
@@ -241,10 +240,7 @@ impl Driver {
         }
         let means = &mut self.means;
         means.events.publish(&means.engine.take_events());
-        for mut change in means.engine.take_netns_changes() {
-            if let Some(netns) = &mut change.netns {
-                add_nsid(&means.nsids, netns);
-            }
+        for change in means.engine.take_netns_changes() {
             // Nobody watches any more: then nobody misses it.
             let _ = self.netns_changes.send(change.encode_to_vec().into());
         }
@@ -311,10 +307,7 @@ impl Driver {
     /// All namespaces, and for who watches the place in the changes from which on they are to be told.
     fn tell_namespaces(&mut self, request: NetnsRequest) {
         let means = &mut self.means;
-        let mut all = means.engine.namespaces();
-        for netns in &mut all {
-            add_nsid(&means.nsids, netns);
-        }
+        let all = means.engine.namespaces();
         // A client that is gone does not need the answer.
         match request {
             NetnsRequest::List(reply) => {
@@ -426,11 +419,6 @@ async fn next_notice(notices: &mut Option<Notices>) -> io::Result<Told> {
         Some(notices) => notices.next().await,
         None => std::future::pending().await,
     }
-}
-
-/// The id that the agent's namespace gave to another, where it is known.
-fn add_nsid(nsids: &Nsids, netns: &mut Netns) {
-    netns.nsid = nsids.get(NetnsId { inode: netns.inode, cookie: netns.cookie });
 }
 
 /// The next batch; never, when there are no kernel events.

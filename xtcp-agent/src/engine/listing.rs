@@ -105,6 +105,7 @@ impl Engine {
             inode: netns.id.inode,
             cookie: netns.id.cookie,
             name: netns.name.to_string(),
+            nsid: self.parts.nsids.get(netns.id),
             created_ns: lifetime_ns
                 .map_or(0, |lifetime_ns| timestamp_ns.saturating_sub_unsigned(lifetime_ns)),
             state: last.map_or(NetnsState::New, |last| last.state).into(),
@@ -161,7 +162,7 @@ impl Engine {
             inode: entry.id.inode,
             cookie: entry.id.cookie,
             name: entry.name.to_string(),
-            nsid: None,
+            nsid: self.parts.nsids.get(entry.id),
             own: entry.own,
             doors: entry.target().doors.iter().map(ToString::to_string).collect(),
             found: entry.source.map_or(0, |source| names::source(source).into()),

@@ -12,6 +12,20 @@ use crate::columns::Columns;
 /// A time of day before each line of a table that is watched: `12:34:56.789 + `.
 const TIME: std::ops::Range<usize> = 11..23;
 
+/// Cells as wide as most are: what comes later stands under the titles too.
+const USUAL: [&str; COLUMNS.len()] = [
+    "netns:[4026531840]",
+    "4026531840",
+    "1000000",
+    "100",
+    "incomplete",
+    "10000",
+    "59m59s",
+    "59m59s",
+    "999ms",
+    "",
+];
+
 /// A namespace, and what happened to it.
 #[derive(Serialize)]
 struct Change<'a> {
@@ -47,6 +61,9 @@ impl<W: Write> Show<W> {
         } else {
             let lines: Vec<_> = all.iter().map(|netns| line::cells(netns, now)).collect();
             self.columns.measure_titles();
+            if self.watch {
+                self.columns.measure(&USUAL.map(str::to_owned));
+            }
             for (cells, _) in &lines {
                 self.columns.measure(cells);
             }
@@ -144,10 +161,10 @@ mod tests {
         show.change(&change(NetnsChangeKind::Missed)).unwrap();
         show.change(&change(NetnsChangeKind::Destroyed)).unwrap();
         let expected = "\
-Time (UTC)     Name          Inode  Cookie  Nsid  State    Sockets  Age  Dumped  Took  Owner  Reached by
-00:00:12.345   default  4026531840       -     -  unknown        -    -       -     -  -      own namespace
-00:00:13.000 + blue              1       -     -  unknown        -    -       -     -  -      own namespace
-00:00:13.000 - blue              1       -     -  unknown        -    -       -     -  -      own namespace
+Time (UTC)     Name                     Inode   Cookie  Nsid  State       Sockets     Age  Dumped   Took  Owner  Reached by
+00:00:12.345   default             4026531840        -     -  unknown           -       -       -      -  -      own namespace
+00:00:13.000 + blue                         1        -     -  unknown           -       -       -      -  -      own namespace
+00:00:13.000 - blue                         1        -     -  unknown           -       -       -      -  -      own namespace
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
