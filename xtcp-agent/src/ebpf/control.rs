@@ -173,8 +173,8 @@ mod tests {
         }
         let counters = Counters::from_values(&values);
         assert_eq!(counters.submitted[kind::TCP_CLOSE as usize], 1005);
-        assert_eq!(counters.lost[kind::NETNS_CREATED as usize], 1007);
-        assert_eq!(counters.filtered_state, 1012);
-        assert_eq!(counters.no_tcp_sock, 1016);
+        assert_eq!(counters.lost[kind::NETNS_CREATED as usize], 1008);
+        assert_eq!(counters.filtered_state, 1014);
+        assert_eq!(counters.no_tcp_sock, 1018);
     }
 }
