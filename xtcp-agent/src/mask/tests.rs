@@ -114,3 +114,20 @@ fn the_header_of_a_row_differs_in_its_addresses_only() {
         assert_eq!(differ, expected, "family {family}");
     }
 }
+
+#[test]
+fn listeners_of_counters_keep_the_length_of_their_addresses_and_their_prefix() {
+    use xtcp_proto::netns::v1::{Listener, NetnsCounters};
+
+    let addresses: [&[u8]; 4] = [&[192, 0, 2, 77], &[0x20; 16], &[0; 16], &[1, 2, 3]];
+    let listeners =
+        addresses.map(|address| Listener { address: address.to_vec(), port: 80, ..Listener::default() });
+    let counters = NetnsCounters { listeners: listeners.to_vec(), ..NetnsCounters::default() };
+    let mut event = Kind::NetnsCounters(Box::new(counters));
+    prefixes("v4=24,v6=8").event(&mut event);
+    let Kind::NetnsCounters(counters) = event else { panic!("another event") };
+    let told: Vec<&[u8]> = counters.listeners.iter().map(|listener| &*listener.address).collect();
+    let v6 = [&[0x20][..], &[0; 15]].concat();
+    assert_eq!(told, [&[192, 0, 2, 0][..], &v6, &[0; 16], &[]]);
+    assert!(counters.listeners.iter().all(|listener| listener.port == 80));
+}
