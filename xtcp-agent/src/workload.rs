@@ -50,7 +50,7 @@ impl WorkloadMetrics {
 impl WorkloadMetrics {
     /// Shows what is counted of an engine.
     pub(crate) fn show_engine(&self) {
-        self.engine.of("docker", "/run/docker.sock".as_ref());
+        self.engine.of("docker", "/run/docker.sock".as_ref()).show();
     }
 }
 
@@ -88,10 +88,18 @@ pub fn start(
         pace: Pace::USUAL,
     };
     for socket in settings.docker.paths(socket::DOCKER) {
-        tokio::spawn(keep_in_touch::<docker::Docker>(link("docker", socket), stop.clone()));
+        let link = link("docker", socket);
+        if matches!(settings.docker, Sockets::At(_)) {
+            link.counters.show();
+        }
+        tokio::spawn(keep_in_touch::<docker::Docker>(link, stop.clone()));
     }
     for socket in settings.cri.paths(socket::CRI) {
-        tokio::spawn(keep_in_touch::<cri::Cri>(link("cri", socket), stop.clone()));
+        let link = link("cri", socket);
+        if matches!(settings.cri, Sockets::At(_)) {
+            link.counters.show();
+        }
+        tokio::spawn(keep_in_touch::<cri::Cri>(link, stop.clone()));
     }
     Ok(directory)
 }

@@ -85,6 +85,7 @@ pub(super) async fn keep_in_touch<E: Engine>(link: Link, stop: CancellationToken
     let mut said = false;
     loop {
         let pause = if exists(&link.socket) {
+            link.counters.show();
             let error = tokio::select! {
                 error = E::session(&link) => error,
                 () = stop.cancelled() => return,

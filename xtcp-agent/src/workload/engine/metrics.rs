@@ -1,6 +1,7 @@
 //! What is counted of engines.
 
 use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, opts};
 
@@ -48,44 +49,53 @@ impl EngineMetrics {
 
     /// Those of one socket.
     pub(in crate::workload) fn of(&self, engine: &str, socket: &Path) -> SocketCounters {
-        let socket = socket.display().to_string();
-        let labels = [engine, socket.as_str()];
-        SocketCounters {
-            up: self.up.with_label_values(&labels),
-            events: self.events.with_label_values(&labels),
-            failures: ["timeout", "connection", "not_offered", "answer"]
-                .map(|why| (why, self.failures.with_label_values(&[engine, &socket, why]))),
-        }
+        let (metrics, engine, socket) = (self.clone(), engine.to_owned(), socket.display().to_string());
+        SocketCounters(Arc::new(LazyLock::new(Box::new(move || {
+            let labels = [engine.as_str(), socket.as_str()];
+            Counters {
+                up: metrics.up.with_label_values(&labels),
+                events: metrics.events.with_label_values(&labels),
+                failures: ["timeout", "connection", "not_offered", "answer"]
+                    .map(|why| (why, metrics.failures.with_label_values(&[&engine, &socket, why]))),
+            }
+        }))))
     }
 }
 
-/// Counters of one socket.
+/// Counters of one socket, shown from the first use on: one that is looked for and never there has none.
 #[derive(Clone)]
-pub(in crate::workload) struct SocketCounters {
+pub(in crate::workload) struct SocketCounters(Arc<LazyLock<Counters, Box<dyn FnOnce() -> Counters + Send>>>);
+
+struct Counters {
     up: IntGauge,
     events: IntCounter,
     failures: [(&'static str, IntCounter); 4],
 }
 
 impl SocketCounters {
+    /// Shows them.
+    pub(in crate::workload) fn show(&self) {
+        LazyLock::force(&self.0);
+    }
+
     /// It has told everything.
     pub(in crate::workload) fn up(&self) {
-        self.up.set(1);
+        self.0.up.set(1);
     }
 
     pub(in crate::workload) fn is_up(&self) -> bool {
-        self.up.get() == 1
+        self.0.up.get() == 1
     }
 
     /// An event came.
     pub(in crate::workload) fn event(&self) {
-        self.events.inc();
+        self.0.events.inc();
     }
 
     /// A session ended.
     pub(in crate::workload) fn ended(&self, why: &str) {
-        self.up.set(0);
-        if let Some((_, counter)) = self.failures.iter().find(|(kind, _)| *kind == why) {
+        self.0.up.set(0);
+        if let Some((_, counter)) = self.0.failures.iter().find(|(kind, _)| *kind == why) {
             counter.inc();
         }
     }
