@@ -71,7 +71,9 @@ fn hostile_names_are_shown_escaped_in_records_and_what_is_no_namespace_is_passed
         names.iter().enumerate().map(launch).collect()
     });
     let mut roll = Roll::default();
-    fleet.iter().for_each(|member| roll.add(member));
+    for member in &fleet {
+        roll.add(member);
+    }
     let agent = agent()
         .without_rows()
         .args(&["--ebpf", "off", "--log-level", "debug", "--netns-dir", dir.to_str().unwrap()])
@@ -85,7 +87,9 @@ fn hostile_names_are_shown_escaped_in_records_and_what_is_no_namespace_is_passed
     let problems =
         |what: &str| agent.metrics().sum("xtcp_netns_look_problems_total", &[&format!("what=\"{what}\"")]);
     assert!(problems("failed") >= 1.0, "the link that leads to itself is counted");
-    fleet.into_iter().for_each(Member::end);
+    for member in fleet {
+        member.end();
+    }
     whole_lines(&agent);
 }
 

@@ -1,5 +1,5 @@
-//! Promise: thousands of namespaces are all known within two seconds of the agent's start and polled in one cycle by at most 4
-//! threads and as many as there are processors, with fewer than 100 open descriptors and less than 4 KiB of memory for
+//! Promise: thousands of namespaces are all known within two seconds of the agent's start and polled in one cycle by 6 threads
+//! and as many as there are processors, with fewer than 100 open descriptors and less than 4 KiB of memory for
 //! each; and namespaces that are made and ended as fast as the machine can leave nothing behind: not in the registry, not in the
 //! kernel, not in the agent's memory; and no row is ever under another namespace's name.
 //!
@@ -15,6 +15,7 @@
 )]
 
 use std::collections::{HashMap, VecDeque};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -97,12 +98,14 @@ fn all_that_exist_are_known_soon_and_polled_in_one_cycle_by_few_threads_with_few
     // Every tenth has a connection: three sockets.
     let began = Instant::now();
     let fleet: Vec<Member> = on_a_thread(|| {
-        let launch = |index: usize| harbour.launch(index, Some(&index.to_string()), index % 10 == 0);
+        let launch = |index: usize| harbour.launch(index, Some(&index.to_string()), index.is_multiple_of(10));
         (0..count).map(launch).collect()
     });
     println!("{count} namespaces were made in {:.1?}", began.elapsed());
     let mut roll = Roll::default();
-    fleet.iter().for_each(|member| roll.add(member));
+    for member in &fleet {
+        roll.add(member);
+    }
 
     // The same agent, to whom nobody says where the fleet is (a kernel that lists namespaces does).
     let bare = agent().without_rows().start();
@@ -125,10 +128,12 @@ fn all_that_exist_are_known_soon_and_polled_in_one_cycle_by_few_threads_with_few
         println!("the first poll had ended {:.2?} after the agent's start", begin.elapsed());
         grpc::poll(agent.grpc)
     });
-    assert_eq!(agent.metrics().sum("xtcp_polls_total", &["complete=\"no\""]), 0.0, "a poll was not complete");
+    assert!(agent.metrics().sum("xtcp_polls_total", &["complete=\"no\""]) < 0.5, "a poll was not complete");
     roll.check(&rows);
     let mut polled: HashMap<u64, usize> = HashMap::new();
-    rows.iter().for_each(|row| *polled.entry(row.cookie()).or_default() += 1);
+    for row in &rows {
+        *polled.entry(row.cookie()).or_default() += 1;
+    }
     for socket in roll.sockets() {
         assert_eq!(polled.get(&socket), Some(&1), "a socket is in a poll once");
     }
@@ -139,13 +144,17 @@ fn all_that_exist_are_known_soon_and_polled_in_one_cycle_by_few_threads_with_few
     println!(
         "{most:?} at most, {processors} processors; {grown:.2} KiB for each namespace ({others} others on the host)"
     );
-    assert!(most.threads <= 4 + processors, "{} threads: {:?}", most.threads, threads(pid));
+    // The loop, its runtime, the ring buffer's reader, and the workers ask; one looks for namespaces, and two find out whose they
+    // and their sockets are. As many for one namespace as for all.
+    assert!(most.threads <= 6 + processors, "{} threads: {:?}", most.threads, threads(pid));
     assert!(most.descriptors < 100, "{} descriptors", most.descriptors);
     // What differs between two starts of the same agent is not the namespaces'.
     let slack = 4.0 * 1024.0 / count as f64;
     assert!(grown < 4.0 + slack, "{grown:.2} KiB for each namespace");
 
-    fleet.into_iter().for_each(Member::end);
+    for member in fleet {
+        member.end();
+    }
     let few = others.min(100.0) + 20.0;
     wait_for("the registry to be empty again", LIMIT, || (known(&agent) <= few).then_some(()));
     if has_handles() {
@@ -206,9 +215,9 @@ fn churn(harbour: &Harbour, outside: &Netns, first: usize, count: usize) -> Roll
             }
             let index = first + at;
             // Named, and held by a descriptor alone.
-            let name = (at % 2 == 0).then(|| index.to_string());
+            let name = at.is_multiple_of(2).then(|| index.to_string());
             let member = harbour.launch(index, name.as_deref(), true);
-            if at % 50 == 0 {
+            if at.is_multiple_of(50) {
                 let peer = format!("v{index}");
                 run(&[
                     "ip",
@@ -232,7 +241,9 @@ fn churn(harbour: &Harbour, outside: &Netns, first: usize, count: usize) -> Roll
         let processors = std::thread::available_parallelism().unwrap().get();
         let threads: Vec<_> = (0..processors).map(|_| scope.spawn(work)).collect();
         let mut roll = Roll::default();
-        threads.into_iter().for_each(|thread| roll.merge(thread.join().unwrap()));
+        for thread in threads {
+            roll.merge(thread.join().unwrap());
+        }
         roll
     })
 }
@@ -246,7 +257,7 @@ fn told(subscriber: &Subscriber, roll: &Roll) {
         let mut told = vec![(0_u32, 0_u32); ids.len()];
         for seen in events {
             let Some(netns) = seen.event.netns.as_ref() else { continue };
-            let Some(at) = ids.get(&(u64::from(netns.inode), netns.cookie)) else { continue };
+            let Some(at) = ids.get(&(netns.inode, netns.cookie)) else { continue };
             match seen.kind() {
                 xtcp_proto::event::v1::event::Event::NetnsCreated(_) => told[*at].0 += 1,
                 xtcp_proto::event::v1::event::Event::NetnsDestroyed(_) => told[*at].1 += 1,
@@ -325,7 +336,9 @@ fn ends_while_asked(args: &[&str]) {
                 std::thread::yield_now();
             }
         }
-        alive.into_iter().for_each(Member::end);
+        for member in alive {
+            member.end();
+        }
         roll
     });
     wait_for("the registry to be empty again", LIMIT, || (known(&agent) <= before + 10.0).then_some(()));
@@ -352,7 +365,6 @@ fn a_path_of_a_fleet_leads_to_its_latest_namespace() {
         let mut inodes = Vec::new();
         for index in 0..3 {
             let member = harbour.launch(index, Some("same"), false);
-            use std::os::unix::fs::MetadataExt;
             let meta = std::fs::metadata(Path::new(harbour.path()).join("same")).unwrap();
             assert_eq!(meta.ino(), member.id.inode);
             inodes.push(meta.ino());
