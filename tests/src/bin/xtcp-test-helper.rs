@@ -62,7 +62,9 @@ fn main() -> Result<ExitCode> {
             let child = sleep(connect(address)?).spawn().context("start sleep")?;
             println!("passed {}", child.id());
         }
-        _ => bail!("usage: xtcp-test-helper ADDRESS, serve|exec|pass ADDRESS, or half-open|listen CGROUP PORT"),
+        _ => {
+            bail!("usage: xtcp-test-helper ADDRESS, serve|exec|pass ADDRESS, or half-open|listen CGROUP PORT")
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
