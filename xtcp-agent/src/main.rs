@@ -41,7 +41,6 @@ fn collect(config: Config) -> ExitCode {
 }
 
 fn run(config: Config) -> anyhow::Result<()> {
-    let _admission = preflight::admit(&config)?;
     // The work is in threads of its own; what runs here waits for sockets and timers. This thread runs the agent's loop; on
     // a small host one beside it is enough for the rest.
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -50,10 +49,13 @@ fn run(config: Config) -> anyhow::Result<()> {
         .thread_name("xtcp-io")
         .enable_all()
         .build()?;
+    // Before anything takes time: a signal that comes while the agent starts ends it in order, too.
+    let within = runtime.enter();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    drop(within);
+    let _admission = preflight::admit(&config)?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = shutdown.clone();
         let signals = tokio::spawn(async move {
             tokio::select! {

@@ -140,6 +140,9 @@ fn from_env(
         }
         let source = Source::Env(name.to_owned());
         let Some(key) = keys.iter().find(|key| variable(&key.long) == name) else {
+            if is_service_link(name, value) {
+                continue;
+            }
             errors.push(unknown("variable", name, name, names.iter().map(String::as_str), source));
             continue;
         };
@@ -155,6 +158,20 @@ fn from_env(
         given.insert(key.long.clone(), Given { values, source });
     }
     given
+}
+
+/// Whether Kubernetes made the variable: every container is told of the services of its namespace, and one of them may be
+/// called xtcp or xtcp-something.
+fn is_service_link(name: &str, value: &OsStr) -> bool {
+    let is_numbered = |rest: &str| {
+        let mut words = rest.split('_');
+        words.next().is_some_and(|port| port.parse::<u16>().is_ok())
+            && words.next().is_some_and(|protocol| ["TCP", "UDP", "SCTP"].contains(&protocol))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.split_once("_PORT_").is_some_and(|(_, rest)| is_numbered(rest))
+        || (name.ends_with("_PORT") && value.to_str().is_some_and(|value| value.contains("://")))
 }
 
 fn read_file(

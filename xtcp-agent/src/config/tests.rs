@@ -150,6 +150,23 @@ fn the_file_takes_numbers_strings_and_either_dash() {
 }
 
 #[test]
+fn what_kubernetes_says_of_services_called_xtcp_is_no_setting() {
+    let env = [
+        ("XTCP_SERVICE_HOST", "10.0.0.1"),
+        ("XTCP_SERVICE_PORT", "9088"),
+        ("XTCP_SERVICE_PORT_METRICS", "9088"),
+        ("XTCP_PORT", "tcp://10.0.0.1:9088"),
+        ("XTCP_PORT_9088_TCP", "tcp://10.0.0.1:9088"),
+        ("XTCP_AGENT_PORT_9088_TCP_ADDR", "10.0.0.1"),
+        ("XTCP_GRPC_PORT", "9000"),
+    ];
+    assert_eq!(config(&[], &env, None).services.grpc().port(), 9000);
+    let errors =
+        errors(&[], &[("XTCP_PORT", "9088"), ("XTCP_PORT_9088", "1"), ("XTCP_PROM_PORT", "1")], None);
+    assert_eq!(errors.len(), 3, "{errors:?}");
+}
+
+#[test]
 fn all_errors_come_at_once_with_key_source_and_accepted_values() {
     let file = "\nfrequencey = '1s'\nlog-format = 'xml'\n[poll]\nx = 1";
     let env = [("XTCP_TIMEOUT", "1ns"), ("XTCP_TIMOUT", "1s"), ("XTCP_TEST_X", "1"), ("XTCPX", "1")];
