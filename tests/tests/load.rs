@@ -41,7 +41,9 @@ fn load(args: &[&str]) -> Process {
 
 /// Its status and summary, once it has ended.
 fn ended(mut load: Process) -> (Option<i32>, Value) {
-    let status = load.wait(LIMIT).unwrap_or_else(|| panic!("load did not end: {}", load.stderr.text()));
+    // What the full scale makes takes minutes on a busy host.
+    let status = load.wait(LIMIT * scale(1, 10_u32).max(1));
+    let status = status.unwrap_or_else(|| panic!("load did not end: {}", load.stderr.text()));
     let summary = load.stdout.text();
     let parsed = serde_json::from_str(&summary);
     (status.code(), parsed.unwrap_or_else(|e| panic!("{e}: {summary:?}; {}", load.stderr.text())))
