@@ -29,6 +29,10 @@ const LONGEST_ANSWER: usize = 16 << 20;
 /// one in so many parts of the time.
 const SETTLE: Duration = Duration::from_millis(50);
 const REST: u32 = 4;
+/// Where no events are told, a container that was met and not told asks for the list this much later (it may have
+/// connections before the runtime calls it running), and so much after the list before.
+const MEET: Duration = Duration::from_millis(200);
+const MEET_REST: Duration = Duration::from_secs(1);
 /// Sandboxes whose process is asked for after one list at most: the others are found by looks.
 const SANDBOXES_PER_LIST: usize = 64;
 
@@ -100,13 +104,16 @@ async fn follow(link: &Link) -> Result<(), EngineError> {
         Err(EngineError::NotOffered(_)) => None,
         Err(error) => return Err(error),
     };
+    let mut strangers = link.directory.strangers();
     session.list().await?;
     link.counters.up();
     let follows = if events.is_some() { "its events" } else { "lists, as it has no events" };
     tracing::info!(socket = %link.socket.display(), runtime = session.runtime, "following a container runtime by {follows}");
     let pause = |events: &Option<_>| if events.is_some() { link.pace.relist } else { link.pace.list };
-    let mut relist = Instant::now() + pause(&events);
+    let mut listed = Instant::now();
+    let mut relist = listed + pause(&events);
     loop {
+        let has_events = events.is_some();
         tokio::select! {
             event = next(&mut events) => match event {
                 Ok(Some(event)) => {
@@ -123,9 +130,13 @@ async fn follow(link: &Link) -> Result<(), EngineError> {
                 }
                 Err(error) => return Err(failed("events")(error)),
             },
+            Ok(()) = strangers.changed(), if !has_events => {
+                relist = relist.min((Instant::now() + MEET).max(listed + MEET_REST));
+            }
             () = sleep_until(relist) => {
                 session.list().await?;
-                relist = Instant::now() + pause(&events);
+                listed = Instant::now();
+                relist = listed + pause(&events);
             }
         }
     }

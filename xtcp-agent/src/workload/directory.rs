@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::cgroup::Place;
 use super::{Source, Workload};
@@ -53,6 +53,7 @@ pub struct Changes {
 pub struct Directory {
     memory: Arc<Mutex<Memory>>,
     changed: Arc<Notify>,
+    strangers: watch::Sender<()>,
     questions: Option<SyncSender<Question>>,
     metrics: Option<DirectoryMetrics>,
 }
@@ -62,7 +63,8 @@ impl Directory {
     pub(super) fn new(budget: usize, metrics: Option<DirectoryMetrics>) -> (Self, Receiver<Question>) {
         let (questions, asked) = sync_channel(QUESTIONS);
         let memory = Arc::new(Mutex::new(Memory::new(budget)));
-        (Self { memory, changed: Arc::default(), questions: Some(questions), metrics }, asked)
+        let strangers = watch::Sender::default();
+        (Self { memory, changed: Arc::default(), strangers, questions: Some(questions), metrics }, asked)
     }
 
     /// A directory that nobody fills: it knows only what a cgroup's path says.
@@ -79,19 +81,19 @@ impl Directory {
     /// The workload that a cgroup belongs to, by its path as `/proc/<pid>/cgroup` has it; `None` where the path tells
     /// nothing.
     pub fn of_cgroup(&self, path: &str) -> Option<Arc<Workload>> {
-        self.lock().of_cgroup(path)
+        self.answer(|memory| memory.of_cgroup(path))
     }
 
     /// The workload that a cgroup of version 2 belongs to, by its id (the inode of its folder), as eBPF and inet_diag tell
     /// it; `None` where no process of it was met. Ids are not used again within a boot.
     pub fn of_cgroup_id(&self, id: u64) -> Option<Arc<Workload>> {
-        self.lock().of_cgroup_id(id)
+        self.answer(|memory| memory.of_cgroup_id(id))
     }
 
     /// The workload that a process belongs to; `None` where it is not known yet: then its cgroup is read in the
     /// background, and the next one who asks may know more. What is known of a process is believed for ten seconds.
     pub fn of_pid(&self, pid: u32) -> Option<Arc<Workload>> {
-        let known = self.lock().of_pid(pid, crate::clock::ktime_ns());
+        let known = self.answer(|memory| memory.of_pid(pid, crate::clock::ktime_ns()));
         known.unwrap_or_else(|| {
             self.ask(Question::Cgroup(pid));
             None
@@ -117,6 +119,11 @@ impl Directory {
     /// Waits until something has changed for namespaces.
     pub async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Tells when a container is met of which no engine has told: an engine that tells nothing by itself is to be asked.
+    pub(super) fn strangers(&self) -> watch::Receiver<()> {
+        self.strangers.subscribe()
     }
 
     /// What has changed since the last call.
@@ -202,10 +209,21 @@ impl Directory {
     }
 
     fn update(&self, work: impl FnOnce(&mut Memory) -> bool) {
-        let changed = work(&mut self.lock());
+        let changed = self.answer(work);
         if changed {
             self.changed.notify_one();
         }
+    }
+
+    fn answer<T>(&self, work: impl FnOnce(&mut Memory) -> T) -> T {
+        let mut memory = self.lock();
+        let answer = work(&mut memory);
+        let stranger = memory.take_stranger();
+        drop(memory);
+        if stranger {
+            self.strangers.send_replace(());
+        }
+        answer
     }
 
     /// Nothing that is done under the lock can panic halfway: the memory is whole also after a panic elsewhere.

@@ -202,6 +202,21 @@ async fn pods_and_containers_have_the_names_that_the_runtime_lists() {
 }
 
 #[tokio::test]
+async fn a_runtime_without_events_is_asked_when_a_container_is_met_that_it_did_not_tell() {
+    let mut stage = Stage::new();
+    stage.link.pace.list = Duration::from_secs(3600);
+    let fake = Fake::new(false);
+    fake.pod(PAUSE, "web-7d", UID, &[]);
+    let _serving = fake.serve(&stage);
+    stage.follow::<Cri>();
+    eventually("the list", || stage.link.counters.is_up()).await;
+    fake.container(PAUSE, A, "web");
+    eventually("the name", || known(&stage, A).container.as_ref().is_some_and(|found| found.name == "web"))
+        .await;
+    stage.end().await;
+}
+
+#[tokio::test]
 async fn a_runtime_that_comes_back_is_asked_for_everything_again() {
     let mut stage = Stage::new();
     let fake = Fake::new(false);

@@ -48,6 +48,8 @@ pub(super) struct Memory {
     graves: HashMap<u32, u64>,
     changed: HashSet<u32>,
     look: bool,
+    /// A container was met of which no engine has told.
+    stranger: bool,
 }
 
 impl Memory {
@@ -64,6 +66,7 @@ impl Memory {
             graves: HashMap::new(),
             changed: HashSet::new(),
             look: false,
+            stranger: false,
         }
     }
 
@@ -130,6 +133,11 @@ impl Memory {
             netns: std::mem::take(&mut self.changed).into_iter().collect(),
             look: std::mem::take(&mut self.look),
         }
+    }
+
+    /// Whether a container was met since the last call of which no engine had told.
+    pub(super) fn take_stranger(&mut self) -> bool {
+        std::mem::take(&mut self.stranger)
     }
 
     pub(super) fn want_look(&mut self) {
@@ -271,6 +279,7 @@ impl Memory {
     /// What a path says, and what engines tell of the ids in it.
     fn of_place(&mut self, place: &Place) -> Workload {
         let facts = place.container.as_ref().and_then(|(id, _)| self.containers.get(id).cloned());
+        self.stranger |= place.container.is_some() && facts.is_none();
         let container = place.container.as_ref().map(|(id, runtime)| Container {
             id: id.clone(),
             runtime: runtime.unwrap_or_default().to_owned(),
