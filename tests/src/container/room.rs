@@ -35,7 +35,10 @@ set -eu
 dir=$1 cgroup=$2 cgroups=$3
 shift 3
 while read -r _ _ _ _ point _; do
-    [ "$point" = /run/netns ] || mount --make-private "$point" 2>/dev/null || :
+    case $point in
+    /run/netns | /run/netns/*) ;;
+    *) mount --make-private "$point" 2>/dev/null || : ;;
+    esac
 done </proc/self/mountinfo
 for place; do mount -t tmpfs -o mode=755 tmpfs "$place"; done
 mkdir "$dir/cgroup2"
