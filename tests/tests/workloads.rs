@@ -70,7 +70,7 @@ impl Tenant {
         let helper = env!("CARGO_BIN_EXE_xtcp-test-helper");
         let arguments = ["-n", helper, "listen", folder.to_str().unwrap(), "80"];
         let process = Process::spawn("tenant", Command::new("unshare").args(arguments));
-        wait_for("the tenant to listen", LIMIT, || (process.stdout.len() > 0).then_some(()));
+        wait_for("the tenant to listen", LIMIT, || (!process.stdout.is_empty()).then_some(()));
         let netns_inode = fs::metadata(format!("/proc/{}/ns/net", process.pid())).unwrap().ino();
         Self { process, netns_inode, cgroup }
     }
