@@ -160,7 +160,7 @@ fn what_kubernetes_says_of_services_called_xtcp_is_no_setting() {
         ("XTCP_AGENT_PORT_9088_TCP_ADDR", "10.0.0.1"),
         ("XTCP_GRPC_PORT", "9000"),
     ];
-    assert_eq!(config(&[], &env, None).services.grpc().port(), 9000);
+    assert_eq!(config(&[], &env, None).listen.grpc().port(), 9000);
     let errors =
         errors(&[], &[("XTCP_PORT", "9088"), ("XTCP_PORT_9088", "1"), ("XTCP_PROM_PORT", "1")], None);
     assert_eq!(errors.len(), 3, "{errors:?}");
