@@ -108,6 +108,19 @@ fn close_hard(stream: TcpStream) {
     drop(stream);
 }
 
+/// Five connections, each ended by a reset.
+fn connect_five_times(netns: &Netns) {
+    netns.run_in(|| {
+        let open = listener((Ipv4Addr::LOCALHOST, 0).into(), 16);
+        for _ in 0..5 {
+            let client = connect(open.local_addr().unwrap());
+            let accepted = accept(&open);
+            close_hard(client);
+            drop(accepted);
+        }
+    });
+}
+
 #[test]
 fn every_counter_equals_nstats_and_a_full_listener_is_seen() {
     let _alone = alone();
@@ -180,15 +193,7 @@ fn every_counter_equals_nstats_and_a_full_listener_is_seen() {
 
     // A cookie for each connection.
     netns.sysctl("ipv4/tcp_syncookies", "2");
-    netns.run_in(|| {
-        let open = listener((Ipv4Addr::LOCALHOST, 0).into(), 16);
-        for _ in 0..5 {
-            let client = connect(open.local_addr().unwrap());
-            let accepted = accept(&open);
-            close_hard(client);
-            drop(accepted);
-        }
-    });
+    connect_five_times(&netns);
     let (_, cookies) = settled(&netns, &stream);
     for name in ["TcpExtSyncookiesSent", "TcpExtSyncookiesRecv", "TcpPassiveOpens"] {
         assert_eq!(rise(&overflown, &cookies, name), 5, "{name}");
