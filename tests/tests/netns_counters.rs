@@ -122,7 +122,6 @@ fn connect_five_times(netns: &Netns) {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one story in its order")]
 fn every_counter_equals_nstats_and_a_full_listener_is_seen() {
     let _alone = alone();
     let netns = Netns::named("counters");
