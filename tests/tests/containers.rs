@@ -122,7 +122,10 @@ fn an_engine_leaves_nothing_behind_after_a_panic() {
 /// Waits until rows tell all that podman does of a container.
 fn check(podman: &Podman, agent: &Agent, container: &Container) {
     let start = (Instant::now(), monotonic_ns());
-    let fresh = |row: &Row| row.arrived_ns > start.1 && !row.record.container_name.is_empty();
+    // Whose the socket's process is may be known before whose the namespace is, which is called by its inode till then.
+    let is_named = |row: &Row| !row.record.netns.starts_with("netns:[");
+    let fresh =
+        |row: &Row| row.arrived_ns > start.1 && !row.record.container_name.is_empty() && is_named(row);
     let row = wait_for_row(agent, container, fresh);
     println!("{} after {:.2?}", container.name, start.0.elapsed());
     let record = &row.record;
