@@ -253,7 +253,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let extras = attribution::extras(&config.attribution, &meters.attribution)?;
     let (mask, systems) = (extras.mask.clone(), extras.systems.clone());
     let owners = attribution::owners(&config.attribution, directory.clone(), &meters.attribution);
-    let owner_threads = attribution::fill(&owners, &config.attribution)?;
+    let scan = attribution::fill(&owners, &config.attribution)?;
     let shared = Shared {
         settings: Arc::new(questions(&config, own)),
         builder: Builder::new(host.clone(), kernel_version()).with(extras).with_topology(links.clone()),
@@ -351,7 +351,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let driver = Driver::new(driver::Means {
         engine,
         owners,
-        owner_threads,
+        scan,
         threads,
         done,
         batches: Some(batches).filter(|_| control.is_some()),

@@ -3,7 +3,7 @@
 //! Owns the way from a socket's cookie to its process, within a budget of bytes: learnt at the events that a process's
 //! own call makes, forgotten when the socket closes. A process that has ended while its socket lives on left it to
 //! another one: its sockets are then nobody's, and one that started another program is called by its new name. What
-//! [`processes`] reads from `/proc` is read in a thread of its own; who asks here never waits for it.
+//! [`processes`] reads from `/proc` is read in the background; who asks here never waits for it.
 
 mod cgroups;
 mod metrics;
@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use xtcp_proto::event::v1::OwnerSource;
 
@@ -49,8 +49,6 @@ struct Shared {
     sockets: Sockets,
     /// Processes that own a socket.
     tracked: Mutex<Tracked>,
-    /// There is something new in `tracked`.
-    news: Condvar,
     /// What is known of each of them, by its id.
     processes: RwLock<Arc<HashMap<u32, Arc<Process>>>>,
     /// What the walk over descriptors found, by the inode of the socket.
@@ -78,7 +76,6 @@ impl Owners {
         Self(Arc::new(Shared {
             sockets: Sockets::new(settings.bytes),
             tracked: Mutex::default(),
-            news: Condvar::new(),
             processes: RwLock::default(),
             scanned: RwLock::default(),
             scan_polls: AtomicU32::new(0),
@@ -89,16 +86,18 @@ impl Owners {
         }))
     }
 
-    /// Starts the thread that reads of processes whether they live, what they are called, and in which cgroup they are.
-    /// It ends at [`stop`](Self::stop).
-    pub fn watch(&self) -> io::Result<std::thread::JoinHandle<()>> {
-        processes::spawn(self.clone())
+    /// Has the thread that reads `/proc` for workloads read of processes, too, whether they live, what they are called, and
+    /// in which cgroup they are; until [`stop`](Self::stop).
+    pub fn watch(&self) {
+        if let Some(mut watch) = processes::Watch::new(self.clone()) {
+            self.0.directory.also(Box::new(move |now| watch.turn(now)));
+        }
     }
 
-    /// Ends the threads.
+    /// Ends what runs in the background.
     pub fn stop(&self) {
         self.tracked().stopped = true;
-        self.0.news.notify_all();
+        self.0.directory.wake();
     }
 
     /// Walks over the descriptors of all processes, once, slowly, in a thread of its own.
@@ -124,7 +123,7 @@ impl Owners {
         let displaced = self.0.sockets.insert(cookie, entry);
         let mut tracked = self.tracked();
         if entry.is_alive() && tracked.track(owner.pid) {
-            self.0.news.notify_all();
+            self.0.directory.wake();
         }
         for gone in displaced.into_iter().flatten().filter(Entry::is_alive) {
             tracked.untrack(gone.owner.pid);

@@ -77,12 +77,15 @@ pub(crate) fn owners(config: &Attribution, directory: Directory, metrics: &Attri
     Owners::new(settings, directory, metrics.owners.clone())
 }
 
-/// Starts what fills it beside events.
-pub(super) fn fill(owners: &Owners, config: &Attribution) -> Result<Vec<JoinHandle<()>>, AttributionError> {
-    let fail = |what| move |source| AttributionError::Thread { what, source };
-    let mut threads = vec![owners.watch().map_err(fail("looks at processes"))?];
-    if config.process_scan == ProcessScan::Start {
-        threads.push(owners.scan_in_background().map_err(fail("looks through descriptors"))?);
+/// Starts what fills it beside events; the thread of what ends by itself.
+pub(super) fn fill(
+    owners: &Owners,
+    config: &Attribution,
+) -> Result<Option<JoinHandle<()>>, AttributionError> {
+    owners.watch();
+    if config.process_scan != ProcessScan::Start {
+        return Ok(None);
     }
-    Ok(threads)
+    let scan = owners.scan_in_background();
+    scan.map(Some).map_err(|source| AttributionError::Thread { what: "looks through descriptors", source })
 }

@@ -38,7 +38,7 @@ const SCOUT_RETRY: Duration = Duration::from_millis(2);
 pub(super) struct Means {
     pub(super) engine: Engine,
     pub(super) owners: Owners,
-    pub(super) owner_threads: Vec<std::thread::JoinHandle<()>>,
+    pub(super) scan: Option<std::thread::JoinHandle<()>>,
     pub(super) threads: Vec<WorkerHandle>,
     pub(super) done: mpsc::Receiver<Done>,
     pub(super) batches: Option<mpsc::Receiver<EventBatch>>,
@@ -388,13 +388,13 @@ impl Driver {
                 tracing::warn!(%error, "the ring buffer's reader failed");
             }
         }
-        let Means { owners, owner_threads, threads, mut done, looks, mut scout, .. } = self.means;
+        let Means { owners, scan, threads, mut done, looks, mut scout, .. } = self.means;
         owners.stop();
         drop(looks);
         let ended = tokio::task::spawn_blocking(move || {
             scout.stop();
-            let owners = owner_threads.into_iter().map(std::thread::JoinHandle::join);
-            threads.into_iter().map(WorkerHandle::join).chain(owners).filter(Result::is_err).count()
+            let scan = scan.into_iter().map(std::thread::JoinHandle::join);
+            threads.into_iter().map(WorkerHandle::join).chain(scan).filter(Result::is_err).count()
         });
         while done.recv().await.is_some() {}
         if ended.await.is_ok_and(|panicked| panicked > 0) {

@@ -1,5 +1,5 @@
-//! Whether the processes that own sockets live, what they are called, and whose they are: read from `/proc` in a thread
-//! of its own, those that are new at once, the others in turn.
+//! Whether the processes that own sockets live, what they are called, and whose they are: read from `/proc` in the
+//! background, those that are new at once, the others in turn.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
@@ -7,7 +7,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -62,7 +61,7 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
-    /// True for a process that is new.
+    /// True where someone new waits since now.
     pub(super) fn track(&mut self, pid: u32) -> bool {
         let sockets = self.sockets.entry(pid).or_default();
         *sockets += 1;
@@ -70,7 +69,7 @@ impl Tracked {
         if is_new {
             self.fresh.push(pid);
         }
-        is_new
+        is_new && self.fresh.len() == 1
     }
 
     pub(super) fn untrack(&mut self, pid: u32) {
@@ -173,45 +172,50 @@ fn is_initial_pid_namespace(proc: &Path) -> bool {
     fs::metadata(proc.join("self/ns/pid")).is_ok_and(|ns| ns.ino() == INITIAL_PID_NAMESPACE)
 }
 
-pub(super) fn spawn(owners: Owners) -> io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name("xtcp-owners".to_owned()).spawn(move || {
-        let proc = &owners.0.settings.proc;
-        if !is_initial_pid_namespace(proc) {
+/// What is done of this in the thread that reads `/proc`.
+pub(super) struct Watch {
+    owners: Owners,
+    last_round: Instant,
+    /// When the new ones have been gathered.
+    gathered: Option<Instant>,
+}
+
+impl Watch {
+    /// Nothing where `/proc` does not have the ids that events tell.
+    pub(super) fn new(owners: Owners) -> Option<Self> {
+        if !is_initial_pid_namespace(&owners.0.settings.proc) {
             tracing::warn!(
                 "this agent is not in the host's pid namespace: owners of sockets are as events told them, without their \
                  cgroups, and one that has ended is not noticed (Kubernetes: hostPID: true)"
             );
-            return;
+            return None;
         }
-        let mut last_round = Instant::now();
-        while let Some((due, round)) = wait(&owners, &mut last_round) {
-            look(&owners, &due);
+        Some(Self { owners, last_round: Instant::now(), gathered: None })
+    }
+
+    /// Does what is due; when the next thing will be, `None` at the end.
+    pub(super) fn turn(&mut self, now: Instant) -> Option<Instant> {
+        let mut tracked = self.owners.tracked();
+        if tracked.stopped {
+            return None;
+        }
+        if self.gathered.is_none() && !tracked.fresh.is_empty() {
+            self.gathered = Some(now + GATHER);
+        }
+        let round = now >= self.last_round + ROUND;
+        if round || self.gathered.is_some_and(|at| now >= at) {
+            let due = tracked.due(round);
+            drop(tracked);
+            self.gathered = None;
+            look(&self.owners, &due);
             if round {
-                owners.0.cgroups.look(proc);
+                self.last_round = now;
+                self.owners.0.cgroups.look(&self.owners.0.settings.proc);
             }
         }
-    })
-}
-
-/// Who is to be looked at next, and whether it is a round's turn; `None` at the end.
-fn wait(owners: &Owners, last_round: &mut Instant) -> Option<(Vec<u32>, bool)> {
-    let news = &owners.0.news;
-    let tracked = owners.tracked();
-    let left = ROUND.saturating_sub(last_round.elapsed());
-    let idle = |tracked: &mut Tracked| tracked.fresh.is_empty() && !tracked.stopped;
-    let (tracked, timeout) =
-        news.wait_timeout_while(tracked, left, idle).unwrap_or_else(PoisonError::into_inner);
-    let mut tracked = if timeout.timed_out() {
-        tracked
-    } else {
-        let running = |tracked: &mut Tracked| !tracked.stopped;
-        news.wait_timeout_while(tracked, GATHER, running).unwrap_or_else(PoisonError::into_inner).0
-    };
-    let round = last_round.elapsed() >= ROUND;
-    if round {
-        *last_round = Instant::now();
+        let next_round = self.last_round + ROUND;
+        Some(self.gathered.map_or(next_round, |at| at.min(next_round)))
     }
-    (!tracked.stopped).then(|| (tracked.due(round), round))
 }
 
 /// Looks at processes, publishes what was seen, and takes sockets from those that are gone.

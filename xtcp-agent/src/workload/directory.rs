@@ -11,6 +11,7 @@ mod metrics;
 use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 
@@ -37,7 +38,12 @@ pub(super) enum Question {
     Process(u32),
     /// The cgroup of this process, whatever its namespace.
     Cgroup(u32),
+    /// Nothing: one of the [`Chore`]s has something to do.
+    Wake,
 }
+
+/// What the reader's thread does besides: what is due, and when something will be the next time; `None` at its end.
+pub(crate) type Chore = Box<dyn FnMut(Instant) -> Option<Instant> + Send>;
 
 /// What has changed for namespaces since it was last asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +61,7 @@ pub struct Directory {
     changed: Arc<Notify>,
     strangers: watch::Sender<()>,
     questions: Option<SyncSender<Question>>,
+    chores: Arc<Mutex<Vec<Chore>>>,
     metrics: Option<DirectoryMetrics>,
 }
 
@@ -64,7 +71,10 @@ impl Directory {
         let (questions, asked) = sync_channel(QUESTIONS);
         let memory = Arc::new(Mutex::new(Memory::new(budget)));
         let strangers = watch::Sender::default();
-        (Self { memory, changed: Arc::default(), strangers, questions: Some(questions), metrics }, asked)
+        let questions = Some(questions);
+        let directory =
+            Self { memory, changed: Arc::default(), strangers, questions, chores: Arc::default(), metrics };
+        (directory, asked)
     }
 
     /// A directory that nobody fills: it knows only what a cgroup's path says.
@@ -114,6 +124,29 @@ impl Directory {
     /// A look at the host found these threads.
     pub fn looked(&self, threads: &[(u32, Thread)]) {
         self.ask(Question::Look(threads.to_vec()));
+    }
+
+    /// Gives the reader's thread something else to do: one thread for all that reads `/proc`.
+    pub(crate) fn also(&self, chore: Chore) {
+        self.chores.lock().unwrap_or_else(PoisonError::into_inner).push(chore);
+        self.wake();
+    }
+
+    /// One of the chores has something to do now. Where no question finds room the reader is awake.
+    pub(crate) fn wake(&self) {
+        self.questions.as_ref().map(|to| to.try_send(Question::Wake));
+    }
+
+    /// Does what is due of the chores; when something will be the next time.
+    pub(super) fn chores(&self, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        let mut chores = self.chores.lock().unwrap_or_else(PoisonError::into_inner);
+        chores.retain_mut(|chore| {
+            let due = chore(now);
+            next = next.into_iter().chain(due).min();
+            due.is_some()
+        });
+        next
     }
 
     /// Waits until something has changed for namespaces.

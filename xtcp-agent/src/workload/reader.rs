@@ -58,6 +58,8 @@ struct Reader {
     read: HashMap<u32, Instant>,
     last_read: Option<Instant>,
     last_look: Option<Instant>,
+    /// When one of the directory's chores is due.
+    chore: Option<Instant>,
 }
 
 /// Starts the thread; it ends when nobody is left who could ask.
@@ -79,8 +81,9 @@ pub(super) fn spawn(
         read: HashMap::new(),
         last_read: None,
         last_look: None,
+        chore: None,
     };
-    let thread = thread::Builder::new().name("xtcp-workload".to_owned());
+    let thread = thread::Builder::new().name("xtcp-proc".to_owned());
     thread.spawn(move || while reader.turn(&asked) {}).map(drop)
 }
 
@@ -102,18 +105,20 @@ impl Reader {
             self.read_look(look, now);
             self.last_read = Some(Instant::now());
         }
+        self.chore = self.directory.chores(Instant::now());
         true
     }
 
     fn wait(&self) -> Duration {
         let newcomer = self.newcomers.values().map(Newcomer::due).min();
         let look = self.look.as_ref().and(self.last_read).map(|at| at + PAUSE);
-        let due = newcomer.into_iter().chain(look).min();
+        let due = newcomer.into_iter().chain(look).chain(self.chore).min();
         due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()))
     }
 
     fn take(&mut self, question: Question) {
         match question {
+            Question::Wake => {}
             Question::Born(inode, first) => {
                 if self.newcomers.len() < NEWCOMERS {
                     self.newcomers.insert(inode, Newcomer { first, told: Instant::now(), step: 0 });

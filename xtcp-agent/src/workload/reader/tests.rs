@@ -32,6 +32,7 @@ fn reader(directory: &Directory) -> Reader {
         read: HashMap::new(),
         last_read: None,
         last_look: None,
+        chore: None,
     }
 }
 
