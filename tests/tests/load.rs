@@ -201,7 +201,8 @@ fn both_ends_of_every_short_lived_connection_of_load_are_told_to_close() {
             agent.grpc,
             EventsRequest {
                 kinds: vec![EventKind::TcpClose.into()],
-                netns_names: vec![name.clone()],
+                // Not by name: a namespace gets it a moment after its first connection could be made.
+                netns_inodes: vec![netns.inode],
                 ..EventsRequest::default()
             },
         );
