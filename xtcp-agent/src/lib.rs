@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod asn;
+pub mod backoff;
 pub mod change_event;
 pub mod cli;
 pub mod clock;

@@ -6,7 +6,6 @@
 //! lost as any core NATS message is; the sequence numbers show it.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,10 +19,12 @@ use super::batch::PerKind;
 use super::metrics::SinkCounters;
 use super::queue::{Delivery, Queue};
 use super::subject::Subjects;
+use crate::backoff;
 
 /// How many events are handed to the client before it is asked whether they left.
 const AT_ONCE: usize = 1024;
-/// The longest pause between two attempts to connect.
+/// The shortest pause between two attempts to connect, but for the first, and the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// At most one line about the server's complaints in this time.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
@@ -138,14 +139,10 @@ async fn is_true(value: &mut watch::Receiver<bool>) {
     }
 }
 
-/// The pause before the attempt with this number since the last connection, counted from 1: none, then doubling from
-/// 100 ms, each between half of it and all of it, so that many agents do not come back at once.
+/// The pause before the attempt with this number since the last connection, counted from 1: none, then doubling.
 fn pause(attempt: usize) -> Duration {
     let Some(doublings) = attempt.checked_sub(2) else { return Duration::ZERO };
-    let factor = 1_u32.checked_shl(u32::try_from(doublings).unwrap_or(u32::MAX)).unwrap_or(u32::MAX);
-    let longest = Duration::from_millis(100).saturating_mul(factor).min(LONGEST_PAUSE);
-    let random = RandomState::new().build_hasher().finish() % 1000;
-    longest / 2 + (longest / 2).mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1000.0)
+    backoff::pause(FIRST_PAUSE, LONGEST_PAUSE, u32::try_from(doublings).unwrap_or(u32::MAX))
 }
 
 /// Says once what became of the connection, whatever the number of attempts.

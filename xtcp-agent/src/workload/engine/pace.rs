@@ -1,8 +1,8 @@
 //! How long an engine may take, and when to try again.
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
+
+use crate::backoff;
 
 /// Limits and pauses.
 #[derive(Clone, Copy, Debug)]
@@ -35,15 +35,12 @@ impl Pace {
 pub(in crate::workload) struct Attempts(u32);
 
 impl Attempts {
-    /// The pause before the next attempt: doubled each time up to a bound, and somewhere in its upper half, so that not
-    /// all agents of a fleet come back at once.
+    /// The pause before the next attempt.
     pub(in crate::workload) fn next(&mut self, pace: &Pace) -> Duration {
         let (first, longest) = pace.pauses;
-        let factor = 1_u32.checked_shl(self.0).unwrap_or(u32::MAX);
-        self.0 = (self.0 + 1).min(31);
-        let pause = first.saturating_mul(factor).min(longest);
-        let random = RandomState::new().build_hasher().finish() % 1000;
-        pause / 2 + (pause / 2).mul_f64(f64::from(u32::try_from(random).unwrap_or(0)) / 1000.0)
+        let pause = backoff::pause(first, longest, self.0);
+        self.0 = self.0.saturating_add(1);
+        pause
     }
 }
 
