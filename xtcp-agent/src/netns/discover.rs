@@ -222,7 +222,7 @@ fn numbers(parent: BorrowedFd<'_>, path: &str) -> nix::Result<(Dir, Vec<u32>)> {
 }
 
 /// Inode in a link such as `net:[4026531840]`.
-fn parse_link(link: &str) -> Option<u32> {
+pub fn parse_link(link: &str) -> Option<u32> {
     link.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use prometheus::{IntCounterVec, Registry, opts};
 
 use crate::netns::Thread;
+use crate::netns::discover::parse_link;
 use crate::workload::cgroup::Place;
 
 /// Counts what was read.
@@ -80,7 +81,7 @@ impl Processes {
     #[expect(clippy::unused_self, reason = "beside what else is read of a process")]
     pub(super) fn netns(&self, thread: Thread) -> Option<u32> {
         let link = fs::read_link(format!("/proc/{}/task/{}/ns/net", thread.pid, thread.tid)).ok()?;
-        link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+        parse_link(link.to_str()?)
     }
 }
 
