@@ -95,12 +95,12 @@ fn cgroup(path: &str) -> Option<u64> {
     id(&mount.join(path.trim_start_matches('/')))
 }
 
-/// Where cgroup v2 is mounted.
-fn cgroup_mount(mounts: &str) -> Option<PathBuf> {
+/// Where cgroup v2 is mounted, by the lines of `/proc/self/mounts`.
+pub(crate) fn cgroup_mount(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);
         let (folder, kind) = (words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(folder))
+        (kind == "cgroup2").then(|| folder.replace("\\040", " ").into())
     })
 }
 

@@ -4,9 +4,10 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::selection::cgroup_mount;
 use crate::workload::{Directory, Workload};
 
 /// Ids that are remembered, with and without a folder; past it all are forgotten and asked for anew.
@@ -51,8 +52,7 @@ impl Cgroups {
         if wanted.is_empty() {
             return;
         }
-        let root =
-            fs::read_to_string(proc.join("self/mounts")).ok().and_then(|mounts| unified_mount(&mounts));
+        let root = fs::read_to_string(proc.join("self/mounts")).ok().and_then(|mounts| cgroup_mount(&mounts));
         let found = root.map(|root| find(&root, &wanted)).unwrap_or_default();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.paths.len() + wanted.len() > IDS {
@@ -62,15 +62,6 @@ impl Cgroups {
             known.paths.insert(id, found.get(&id).cloned());
         }
     }
-}
-
-/// Where version 2 is mounted, by the lines of `/proc/self/mounts`.
-fn unified_mount(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let (_, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
-        (kind == "cgroup2").then(|| path.replace("\\040", " ").into())
-    })
 }
 
 /// The paths of the folders with these inodes, beginning with `/`.
@@ -128,9 +119,9 @@ mod tests {
 
     #[test]
     fn a_host_without_version_2_has_no_ids() {
-        assert_eq!(unified_mount("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"), None);
+        assert_eq!(cgroup_mount("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"), None);
         let mounts = "tmpfs /run tmpfs rw 0 0\ncgroup2 /sys/fs/cgroup\\040two cgroup2 rw 0 0\n";
-        assert_eq!(unified_mount(mounts), Some("/sys/fs/cgroup two".into()));
+        assert_eq!(cgroup_mount(mounts), Some("/sys/fs/cgroup two".into()));
         let cgroups = Cgroups::default();
         assert!(cgroups.of(7, &Directory::detached()).is_none());
         cgroups.look(Path::new("/nonexistent"));
