@@ -110,7 +110,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
         _ => None,
     };
     let outcomes = if let Some(extent) = extent {
-        let binaries = suite::prepare()?;
+        let binaries = suite::prepare(extent)?;
         let outcomes = on_each(&names, &options.machine, |_, accelerator| {
             binaries.work(extent, arguments, accelerator)
         })?;
@@ -130,7 +130,7 @@ pub(crate) fn main(options: &Options) -> Result<ExitCode> {
 
 /// The whole-program tests on every kernel as a stage of a longer command; notes what they came down to on each.
 pub(crate) fn stage(extent: suite::Extent, filters: &[String], notes: &mut Vec<String>) -> Result<()> {
-    let binaries = suite::prepare()?;
+    let binaries = suite::prepare(extent)?;
     let names: Vec<&str> = kernel::names().collect();
     let machine = Machine::default();
     let outcomes = on_each(&names, &machine, |_, accelerator| binaries.work(extent, filters, accelerator))?;

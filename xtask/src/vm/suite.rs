@@ -56,7 +56,9 @@ impl Extent {
 const SLOWNESS: u32 = 20;
 
 /// Builds the tests and finds the agent; `XTCP_AGENT` names another one than the release build.
-pub(super) fn prepare() -> Result<Binaries> {
+///
+/// The whole suite is built with optimisation: emulated, the unoptimised tests take longer than what they test.
+pub(super) fn prepare(extent: Extent) -> Result<Binaries> {
     let named = std::env::var_os("XTCP_AGENT").map(PathBuf::from);
     let agent = named.unwrap_or_else(workspace::agent);
     if !agent.is_file() {
@@ -64,6 +66,9 @@ pub(super) fn prepare() -> Result<Binaries> {
     }
     let mut cargo = Command::new(workspace::cargo());
     cargo.args(["test", "--locked", "--package", "xtcp-tests", "--no-run"]);
+    if extent == Extent::Whole {
+        cargo.arg("--release");
+    }
     run(&mut cargo)?;
     let told = output(cargo.args(["--message-format", "json"]))?;
     let (mut tests, mut helpers) = (Vec::new(), Vec::new());
