@@ -26,22 +26,35 @@ use xtcp_tests::traffic;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Nothing that happens by itself finds a namespace within a test's time.
+const WITHOUT_EBPF: [&str; 4] = ["--ebpf", "off", "--reconcile-frequency", "1h"];
+
 #[test]
 fn rows_name_containers_older_and_younger_than_the_agent_on_the_hosts_cgroups() {
-    rows_name_containers(Cgroups::Host);
+    rows_name_containers(Cgroups::Host, &[]);
 }
 
 #[test]
 fn rows_name_containers_older_and_younger_than_the_agent_on_cgroup2() {
-    rows_name_containers(Cgroups::V2);
+    rows_name_containers(Cgroups::V2, &[]);
 }
 
-fn rows_name_containers(cgroups: Cgroups) {
+#[test]
+fn without_ebpf_an_engines_events_lead_to_containers_younger_than_the_agent_on_the_hosts_cgroups() {
+    rows_name_containers(Cgroups::Host, &WITHOUT_EBPF);
+}
+
+#[test]
+fn without_ebpf_an_engines_events_lead_to_containers_younger_than_the_agent_on_cgroup2() {
+    rows_name_containers(Cgroups::V2, &WITHOUT_EBPF);
+}
+
+fn rows_name_containers(cgroups: Cgroups, args: &[&str]) {
     let _alone = alone();
     let mut podman = Podman::start(cgroups);
     let socket = podman.serve().display().to_string();
     let older = podman.container("older");
-    let agent = agent().frequency("200ms").args(&["--docker-socket", &socket]).start();
+    let agent = agent().frequency("200ms").args(&["--docker-socket", &socket]).args(args).start();
     check(&podman, &agent, &older);
     let younger = podman.container("younger");
     check(&podman, &agent, &younger);

@@ -9,7 +9,7 @@ use crate::event::NetnsEvent;
 use crate::netns::enter::EnterError;
 use crate::netns::registry::{Change, Creator, Source};
 use crate::netns::{NetnsId, Thread};
-use crate::workload::directory::Changes;
+use crate::workload::directory::{Changes, Met};
 
 impl Engine {
     pub(super) fn netns_created(&mut self, now: u64, seen: &NetnsEvent) {
@@ -31,8 +31,13 @@ impl Engine {
         let id = NetnsId { inode: seen.netns_inode, cookie: seen.netns_cookie };
         let changes = self.parts.registry.entered(id, seen.header.ktime_ns, task_of(seen).as_ref());
         self.apply(now, changes);
-        if self.to_retry.remove(&id.inode) {
-            self.parts.scheduler.uncertain(now, id.inode, 0);
+        self.has_door(now, id.inode);
+    }
+
+    /// A namespace that could not be entered can be now.
+    fn has_door(&mut self, now: u64, inode: u32) {
+        if self.to_retry.remove(&inode) {
+            self.parts.scheduler.uncertain(now, inode, 0);
         }
     }
 
@@ -84,6 +89,8 @@ impl Engine {
                     self.publish_named(at_ktime_ns, Some((netns.id, &netns.name)), event);
                     let announced = matches!(source, Source::KernelFunction | Source::Process);
                     self.include(now, netns.id.inode, !announced);
+                    // Whose it is may have been told before it was.
+                    self.name_after_workload(now, netns.id.inode);
                     self.wants.mounts = true;
                     self.netns_changed(NetnsChangeKind::Created, netns.id.inode, at_ktime_ns);
                 }
@@ -108,18 +115,28 @@ impl Engine {
 
     /// Takes in whose namespaces are now, as the directory has concluded since the last call.
     pub fn on_workloads(&mut self, now: u64) {
-        let Changes { netns, look } = self.parts.directory.take_changes();
+        let Changes { netns, met, look } = self.parts.directory.take_changes();
+        for Met { inode, thread, began_ktime_ns, ended_ktime_ns } in met {
+            let changes = self.parts.registry.met(inode, thread, (began_ktime_ns, ended_ktime_ns));
+            self.apply(now, changes);
+            self.has_door(now, inode);
+        }
         for inode in netns {
-            let Some(entry) = self.parts.registry.get(inode) else { continue };
-            let workload = self.parts.directory.of_netns(entry.id);
-            let name = workload.and_then(|workload| workload.display_name());
-            let change = self.parts.registry.derive_name(inode, name.as_deref());
-            self.apply(now, change);
+            self.name_after_workload(now, inode);
             self.include(now, inode, true);
         }
         if look {
             self.want_look(true);
         }
+    }
+
+    /// Calls a namespace what its container or pod is called, where no mount gives it a name.
+    fn name_after_workload(&mut self, now: u64, inode: u32) {
+        let Some(entry) = self.parts.registry.get(inode) else { return };
+        let workload = self.parts.directory.of_netns(entry.id);
+        let name = workload.and_then(|workload| workload.display_name());
+        let change = self.parts.registry.derive_name(inode, name.as_deref());
+        self.apply(now, change);
     }
 
     /// Brings the schedule in line with the registry.

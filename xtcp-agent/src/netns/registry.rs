@@ -178,6 +178,13 @@ impl Registry {
         self.alive_at(id, Sight::at(at_ktime_ns), Source::Setns, add)
     }
 
+    /// Between these times a process was met in the namespace with this inode; it is a door until the next look.
+    pub fn met(&mut self, inode: u32, thread: Thread, (from, by): (u64, u64)) -> Vec<Change> {
+        let visitor = Creator { thread, comm: String::new() };
+        let add = |entry: &mut Entry| entry.add_creator(Some(&visitor));
+        self.alive_at(NetnsId { inode, cookie: 0 }, Sight { from, by }, Source::Reconcile, add)
+    }
+
     /// A socket event came from this namespace, so it was alive. Cheap: called for every event.
     pub fn seen(&mut self, id: NetnsId, at_ktime_ns: u64) -> Vec<Change> {
         self.alive_at(id, Sight::at(at_ktime_ns), Source::Socket, |_| ())

@@ -50,8 +50,23 @@ pub(crate) type Chore = Box<dyn FnMut(Instant) -> Option<Instant> + Send>;
 pub struct Changes {
     /// Inodes of namespaces whose workload is another now.
     pub netns: Vec<u32>,
+    /// Processes that engines told of, in namespaces that nobody else may have told of yet.
+    pub met: Vec<Met>,
     /// A look at processes would help.
     pub look: bool,
+}
+
+/// A process that an engine told of, met in its namespace. Times are `CLOCK_MONOTONIC` nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Inode of the namespace.
+    pub inode: u32,
+    /// The process's first thread.
+    pub thread: Thread,
+    /// Before it was looked at.
+    pub began_ktime_ns: u64,
+    /// After that.
+    pub ended_ktime_ns: u64,
 }
 
 /// The memory, shared: a clone is the same directory.
@@ -167,6 +182,12 @@ impl Directory {
     /// Asks for a look at processes.
     pub(super) fn want_look(&self) {
         self.lock().want_look();
+        self.changed.notify_one();
+    }
+
+    /// A process that an engine told of was met in a namespace.
+    pub(super) fn met(&self, met: Met) {
+        self.lock().met(met);
         self.changed.notify_one();
     }
 

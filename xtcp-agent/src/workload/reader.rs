@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::directory::{Directory, Members, Question};
+use super::directory::{Directory, Members, Met, Question};
 use crate::clock::ktime_ns;
 use crate::netns::Thread;
 use proc::Processes;
@@ -21,8 +21,8 @@ pub(super) use proc::ReaderMetrics;
 /// When a new namespace's process is read, after it was told of; the last is believed whatever it says.
 const STEPS: [Duration; 4] =
     [Duration::from_millis(20), Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(3)];
-/// From this step on a look at all processes is asked for: whoever made it is not in it any more.
-const STEP_OF_LOOK: usize = 2;
+/// From this step on a look at all processes is asked for: whoever made it is not in it any more, or nobody told who did.
+const STEPS_OF_LOOK: (usize, usize) = (2, 1);
 /// New namespaces that are followed at a time.
 const NEWCOMERS: usize = 4096;
 /// Between two readings of what looks found, and between two looks that are asked for.
@@ -130,13 +130,17 @@ impl Reader {
             }
             Question::Look(look) => self.look = Some(look),
             Question::Process(pid) => {
-                let began = ktime_ns();
-                if let Some(inode) = self.processes.netns(Thread { pid, tid: pid }) {
-                    let members = self.members(inode, &[Thread { pid, tid: pid }]);
+                let began_ktime_ns = ktime_ns();
+                let thread = Thread { pid, tid: pid };
+                if let Some(inode) = self.processes.netns(thread) {
+                    let ended_ktime_ns = ktime_ns();
+                    let members = self.members(inode, &[thread]);
                     // Other processes may be in it too: what a look said of more of them stays.
                     if !members.places.is_empty() && !self.directory.is_settled(inode) {
-                        self.directory.namespaces_seen(began, vec![members]);
+                        self.directory.namespaces_seen(began_ktime_ns, vec![members]);
                     }
+                    // Last, so that whoever learns of the namespace by this finds whose it is.
+                    self.directory.met(Met { inode, thread, began_ktime_ns, ended_ktime_ns });
                 }
             }
             Question::Cgroup(pid) => {
@@ -161,11 +165,12 @@ impl Reader {
             let members = members.filter(|members| !members.places.is_empty());
             let certain = members.as_ref().is_some_and(Members::name_a_container);
             let last = step + 1 >= STEPS.len();
+            let of_look = if first.is_some() { STEPS_OF_LOOK.0 } else { STEPS_OF_LOOK.1 };
             match members {
                 Some(members) if certain || (last && !self.directory.knows(inode)) => {
                     self.directory.namespaces_seen(began, vec![members]);
                 }
-                None if step >= STEP_OF_LOOK => self.want_look(now),
+                None if step >= of_look => self.want_look(now),
                 Some(_) | None => {}
             }
             if !certain && !last {

@@ -411,3 +411,18 @@ fn what_the_kernel_lists_comes_with_its_cookie() {
     };
     assert_eq!(told(registry.apply(&snapshot)), ["-7/70", "+7/71"]);
 }
+
+#[test]
+fn a_process_that_was_met_is_a_door_into_a_namespace_that_is_new_and_never_raises_the_dead() {
+    let mut registry = started(&[]);
+    let thread = Thread { pid: 5, tid: 5 };
+    assert_eq!(told(registry.met(7, thread, (100, 110))), ["+7/0"]);
+    assert_eq!(registry.target(7).unwrap().doors, [Door::Thread(thread)]);
+    assert_eq!(registry.get(7).unwrap().source, Some(Source::Reconcile));
+    // The same that the kernel's word is about, which comes late.
+    assert!(registry.created(id(7, 70), 90, KERNEL, Some(creator(4))).is_empty());
+    assert_eq!(told(registry.destroyed(id(7, 70), 200, KERNEL)), ["-7/70"]);
+    assert!(registry.met(7, thread, (150, 210)).is_empty(), "it may have been met before its end");
+    assert!(registry.met(1, thread, (300, 310)).is_empty(), "the own one is no news");
+    assert_eq!(registry.target(1).unwrap().doors, [Door::Own]);
+}

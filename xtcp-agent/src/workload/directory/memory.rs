@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::facts::{ContainerFacts, PodFacts};
-use super::{Changes, Members};
+use super::{Changes, Members, Met};
 use crate::workload::budget::Budgeted;
 use crate::workload::cgroup::Place;
 use crate::workload::{Container, Pod, Source, Workload};
@@ -15,6 +15,8 @@ const PROCESS_NS: u64 = 10_000_000_000;
 const GRAVE_NS: u64 = 60_000_000_000;
 /// Graves after which the old ones are cleared away.
 const GRAVES: usize = 1024;
+/// Processes told by engines that may wait to be taken; those that find no room are found by the next look.
+const MET: usize = 1024;
 
 /// A namespace that was met.
 #[derive(Debug)]
@@ -47,6 +49,7 @@ pub(super) struct Memory {
     pods: Budgeted<String, PodFacts>,
     graves: HashMap<u32, u64>,
     changed: HashSet<u32>,
+    met: Vec<Met>,
     look: bool,
     /// A container was met of which no engine has told.
     stranger: bool,
@@ -65,6 +68,7 @@ impl Memory {
             pods: Budgeted::new(share),
             graves: HashMap::new(),
             changed: HashSet::new(),
+            met: Vec::new(),
             look: false,
             stranger: false,
         }
@@ -131,6 +135,7 @@ impl Memory {
     pub(super) fn take_changes(&mut self) -> Changes {
         Changes {
             netns: std::mem::take(&mut self.changed).into_iter().collect(),
+            met: std::mem::take(&mut self.met),
             look: std::mem::take(&mut self.look),
         }
     }
@@ -138,6 +143,13 @@ impl Memory {
     /// Whether a container was met since the last call of which no engine had told.
     pub(super) fn take_stranger(&mut self) -> bool {
         std::mem::take(&mut self.stranger)
+    }
+
+    pub(super) fn met(&mut self, met: Met) {
+        if self.met.len() < MET {
+            self.met.push(met);
+        }
+        self.look |= self.met.len() >= MET;
     }
 
     pub(super) fn want_look(&mut self) {

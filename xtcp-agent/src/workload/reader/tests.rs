@@ -87,6 +87,34 @@ fn a_newcomer_whose_maker_left_is_looked_for() {
 }
 
 #[test]
+fn a_newcomer_of_which_no_first_thread_is_known_is_looked_for_earlier() {
+    let directory = Directory::detached();
+    let mut reader = reader(&directory);
+    reader.take(Question::Born(77, None));
+    reader.read_newcomers(Instant::now() + STEPS[0]);
+    assert!(!directory.take_changes().look);
+    reader.read_newcomers(Instant::now() + STEPS[1]);
+    assert!(directory.take_changes().look);
+}
+
+#[test]
+fn a_process_that_an_engine_told_of_is_met_in_its_namespace_after_it_is_known_whose_that_is() {
+    let sleeper = Sleeper::start();
+    let directory = Directory::detached();
+    let mut reader = reader(&directory);
+    let pid = sleeper.0.id();
+    reader.take(Question::Process(pid));
+    assert!(directory.knows(own_netns()));
+    let met = directory.take_changes().met;
+    let [Met { inode, thread, began_ktime_ns, ended_ktime_ns }] = met[..] else { panic!("{met:?}") };
+    assert_eq!((inode, thread), (own_netns(), Thread { pid, tid: pid }));
+    assert!(0 < began_ktime_ns && began_ktime_ns <= ended_ktime_ns && ended_ktime_ns <= ktime_ns());
+    assert!(directory.take_changes().met.is_empty());
+    reader.take(Question::Process(u32::MAX));
+    assert!(directory.take_changes().met.is_empty(), "it does not exist");
+}
+
+#[test]
 fn the_thread_answers_what_it_is_asked_and_ends_with_the_last_directory() {
     let sleeper = Sleeper::start();
     let (directory, asked) = Directory::new(1 << 20, None);
