@@ -218,8 +218,7 @@ fn processes_that_may_not_be_looked_at_are_counted_and_named_once() {
     let args = ["--ebpf", "off", "--reconcile-frequency", "100ms"];
     let agent = agent().without_rows().wrapped_in(&lacking).args(&args).start();
     let denied = || agent.metrics().sum("xtcp_netns_look_problems_total", &["what=\"denied\""]);
-    let first = denied();
-    assert!(first >= 1.0);
+    let first = wait_for("a look that is denied", LIMIT, || Some(denied()).filter(|count| *count >= 1.0));
     wait_for("more looks", LIMIT, || (denied() > 2.0 * first).then_some(()));
     let log = agent.process.stderr.text();
     assert_eq!(log.matches("not all of this host can be looked at").count(), 1, "{log}");

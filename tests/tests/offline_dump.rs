@@ -10,6 +10,7 @@
 )]
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
@@ -82,23 +83,33 @@ fn a_table_has_the_rows_that_ss_has_whatever_the_filter() {
 fn a_wide_table_has_the_words_of_ss() {
     let netns = Netns::named("wide");
     let _held = netns.run_in(population);
-    let (status, table, missed) =
-        agent(&["dump", "--netns", &netns.inode.to_string(), "--wide", "--format", "table"]);
-    assert_eq!((status, missed.as_str()), (0, ""));
-    let ss = netns.exec(&["ss", "-tienmoOaH"]);
     let words = |line: &str| -> BTreeSet<String> {
         // Clocks go on; a cgroup is a path there and a number here; the rest depends on the version of ss.
         let left_out = ["lastsnd:", "lastrcv:", "lastack:", "cgroup:", "timer:", "ino:0", "<->", "bbr:("];
         let words = line.split_whitespace().filter(|word| !left_out.iter().any(|out| word.starts_with(out)));
         words.map(str::to_owned).collect()
     };
-    for line in ss.lines() {
-        let cookie = line.split_whitespace().find(|word| word.starts_with("sk:")).unwrap();
-        let row = table.lines().find(|row| row.split_whitespace().any(|word| word == cookie));
-        let row = row.unwrap_or_else(|| panic!("{cookie} is not in the table:\n{table}"));
-        let missing: Vec<_> = words(line).difference(&words(row)).cloned().collect();
-        assert!(missing.is_empty(), "{missing:?} of ss are not in\n{row}\nss: {line}");
+    // The kernel gives memory back whenever it likes: ss and the dump have to fall between two such moments.
+    let mut different = String::new();
+    for _ in 0..20 {
+        let (status, table, missed) =
+            agent(&["dump", "--netns", &netns.inode.to_string(), "--wide", "--format", "table"]);
+        assert_eq!((status, missed.as_str()), (0, ""));
+        different.clear();
+        for line in netns.exec(&["ss", "-tienmoOaH"]).lines() {
+            let cookie = line.split_whitespace().find(|word| word.starts_with("sk:")).unwrap();
+            let row = table.lines().find(|row| row.split_whitespace().any(|word| word == cookie));
+            let row = row.unwrap_or_else(|| panic!("{cookie} is not in the table:\n{table}"));
+            let missing: Vec<_> = words(line).difference(&words(row)).cloned().collect();
+            if !missing.is_empty() {
+                writeln!(different, "{missing:?} of ss are not in\n{row}\nss: {line}").unwrap();
+            }
+        }
+        if different.is_empty() {
+            return;
+        }
     }
+    panic!("{different}");
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Default for Machine {
 }
 
 /// Programs that a guest has when this host has them.
-const TOOLS: [&str; 15] = [
+const TOOLS: [&str; 16] = [
     "sh",
     "bash",
     "ip",
@@ -82,6 +82,7 @@ const TOOLS: [&str; 15] = [
     "bridge",
     "nsenter",
     "unshare",
+    "lsns",
     "setpriv",
     "strace",
     "nats-server",

@@ -22,10 +22,11 @@ pub(crate) enum Extent {
 }
 
 /// Files of `tests/tests` that go into no guest, and why. All others do.
-const OUTSIDE: [(&str, &str); 4] = [
+const OUTSIDE: [(&str, &str); 5] = [
     ("containers", "a guest has no container engine"),
     ("demo", "it starts cargo"),
     ("independent_client", "its clients are Python programs"),
+    ("lldp", "a guest has no lldpd"),
     ("pods", "a guest has no container engine"),
 ];
 
