@@ -1,4 +1,4 @@
-//! Real containers: podman and containerd from Debian, with an image of one static busybox, in a room of their own.
+//! Real containers: podman, Docker and containerd from Debian, with an image of one static busybox, in a room of their own.
 //!
 //! Nothing of the host's engines is touched: stores, sockets, settings and cgroups are the test's. No image registry is
 //! asked, and no container has a way out of the host.
@@ -6,6 +6,8 @@
 mod cgroup;
 pub mod containerd;
 pub mod cri;
+pub mod docker;
+pub mod engine;
 pub mod image;
 pub mod podman;
 mod room;

@@ -1,8 +1,8 @@
 //! Promise: a row of a socket inside a container says which container, with its name and image where an engine tells; a
 //! row of a service's socket says which unit.
 //!
-//! The containers are podman's with runc, on this host's cgroups and on cgroup2 alone; what the rows say is compared with
-//! what podman says. Each container has one connection to itself on a port that no other has, so that a row's container
+//! The containers are podman's and Docker's with runc, on this host's cgroups and on cgroup2 alone; what the rows say is
+//! compared with what the engine says. Each container has one connection to itself on a port that no other has, so that a row's container
 //! is known without the agent.
 #![allow(
     clippy::panic,
@@ -17,10 +17,14 @@ use std::time::{Duration, Instant};
 
 use xtcp_proto::flat_record::v1::xtcp_flat_record::WorkloadSource;
 use xtcp_tests::agent::{Agent, agent};
+use xtcp_tests::container::docker::Docker;
+use xtcp_tests::container::engine::Engine;
 use xtcp_tests::container::podman::Podman;
 use xtcp_tests::container::service::Service;
 use xtcp_tests::container::{Cgroups, Container, image};
-use xtcp_tests::host::{alone, monotonic_ns};
+use xtcp_tests::events::Subscriber;
+use xtcp_tests::host::{alone, monotonic_ns, wait_for};
+use xtcp_tests::nats::NatsServer;
 use xtcp_tests::row::Row;
 use xtcp_tests::traffic;
 
@@ -31,44 +35,108 @@ const WITHOUT_EBPF: [&str; 4] = ["--ebpf", "off", "--reconcile-frequency", "1h"]
 
 #[test]
 fn rows_name_containers_older_and_younger_than_the_agent_on_the_hosts_cgroups() {
-    rows_name_containers(Cgroups::Host, &[]);
+    let _alone = alone();
+    rows_name_containers(Podman::start(Cgroups::Host), &[]);
 }
 
 #[test]
 fn rows_name_containers_older_and_younger_than_the_agent_on_cgroup2() {
-    rows_name_containers(Cgroups::V2, &[]);
+    let _alone = alone();
+    rows_name_containers(Podman::start(Cgroups::V2), &[]);
 }
 
 #[test]
 fn without_ebpf_an_engines_events_lead_to_containers_younger_than_the_agent_on_the_hosts_cgroups() {
-    rows_name_containers(Cgroups::Host, &WITHOUT_EBPF);
+    let _alone = alone();
+    rows_name_containers(Podman::start(Cgroups::Host), &WITHOUT_EBPF);
 }
 
 #[test]
-fn without_ebpf_an_engines_events_lead_to_containers_younger_than_the_agent_on_cgroup2() {
-    rows_name_containers(Cgroups::V2, &WITHOUT_EBPF);
+fn rows_name_dockers_containers_older_and_younger_than_the_agent_on_the_hosts_cgroups() {
+    let _alone = alone();
+    rows_name_containers(Docker::start(Cgroups::Host), &[]);
 }
 
-fn rows_name_containers(cgroups: Cgroups, args: &[&str]) {
+#[test]
+fn without_ebpf_rows_name_dockers_containers_older_and_younger_than_the_agent_on_cgroup2() {
     let _alone = alone();
-    let mut podman = Podman::start(cgroups);
-    let socket = podman.serve().display().to_string();
-    let older = podman.container("older");
+    rows_name_containers(Docker::start(Cgroups::V2), &WITHOUT_EBPF);
+}
+
+fn rows_name_containers<E: Engine>(mut engine: E, args: &[&str]) {
+    let socket = engine.serve().display().to_string();
+    let older = engine.container("older");
     let agent = agent().frequency("200ms").args(&["--docker-socket", &socket]).args(args).start();
-    check(&podman, &agent, &older);
-    let younger = podman.container("younger");
-    check(&podman, &agent, &younger);
+    check(&engine, &agent, &older);
+    // Labels as compose gives them, which mean nothing to the agent.
+    let compose = ["--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=web"];
+    let younger = engine.container_with("shop-web-1", &compose);
+    check(&engine, &agent, &younger);
 
     // The same container in another namespace.
-    let again = podman.restart(&older);
-    check(&podman, &agent, &again);
+    let again = engine.restart(&older);
+    check(&engine, &agent, &again);
 
     // Another container of the same name.
-    podman.remove(&younger);
-    let next = podman.container("younger");
+    engine.remove(&younger);
+    let next = engine.container("shop-web-1");
     assert_ne!(next.id, younger.id);
-    check(&podman, &agent, &next);
+    check(&engine, &agent, &next);
     nobody_elses(&agent, &[&older, &younger, &again, &next]);
+}
+
+#[test]
+fn a_container_of_podman_whose_label_opts_out_has_neither_rows_nor_events() {
+    let _alone = alone();
+    a_label_opts_out(Podman::start(Cgroups::Host));
+}
+
+#[test]
+fn a_container_of_docker_whose_label_opts_out_has_neither_rows_nor_events() {
+    let _alone = alone();
+    a_label_opts_out(Docker::start(Cgroups::Host));
+}
+
+/// The label counts from when the engine has told of it on; another container shows that rows and events do come.
+fn a_label_opts_out<E: Engine>(mut engine: E) {
+    const SHY: [&str; 2] = ["--label", "xtcp2.io/exclude=true"];
+    let socket = engine.serve().display().to_string();
+    let older = engine.container_with("older", &SHY);
+    let nats = NatsServer::start();
+    let subscriber = Subscriber::new(&nats);
+    let args = ["--docker-socket", &socket];
+    let agent = agent().frequency("200ms").events_to(&nats).args(&args).start();
+    let younger = engine.container_with("younger", &SHY);
+    let open = engine.container_with("open", &["--label", "xtcp2.io/exclude=false"]);
+    wait_for("both containers to be left out", LIMIT, || {
+        (agent.metrics().sum("xtcp_netns_opted_out", &[]) >= 2.0).then_some(())
+    });
+    wait_for_row(&agent, &open, |row| !row.record.container_name.is_empty());
+    // Whatever was under way by then is through once others are polled twice.
+    let mut polls = Vec::new();
+    let start = monotonic_ns();
+    wait_for_row(&agent, &open, |row| {
+        polls.extend(row.poll().filter(|poll| row.arrived_ns > start && !polls.contains(poll)));
+        polls.len() >= 2
+    });
+    let start = monotonic_ns();
+    for container in [&older, &younger, &open] {
+        let once = "nc 127.0.0.1 $0 </dev/null & usleep 100000; kill $!";
+        engine.exec(container, &["/bin/sh", "-c", once, &container.port.to_string()]);
+    }
+    subscriber.wait_for("an event of the container that did not opt out", LIMIT, |seen| {
+        seen.arrived_ns > start && seen.inode() == open.netns_inode && seen.state().is_some()
+    });
+    wait_for_row(&agent, &open, |row| row.arrived_ns > start);
+    for shy in [&older, &younger] {
+        let rows = agent.rows().into_iter().filter(|row| row.arrived_ns > start);
+        let told: Vec<Row> = rows.filter(|row| row.record.netns_inode == shy.netns_inode).collect();
+        assert!(told.is_empty(), "{} opted out: {told:?}", shy.name);
+        let events = subscriber.all().into_iter().filter(|seen| seen.arrived_ns > start);
+        let told: Vec<_> =
+            events.filter(|seen| seen.inode() == shy.netns_inode && seen.state().is_some()).collect();
+        assert!(told.is_empty(), "{} opted out: {told:?}", shy.name);
+    }
 }
 
 #[test]
@@ -84,7 +152,7 @@ fn without_an_engines_word_its_cgroup_tells_the_id_of_a_container_and_no_name() 
         assert_eq!(row.record.container_runtime, "podman");
         assert_eq!((row.record.container_name.as_str(), row.record.container_image.as_str()), ("", ""));
         assert_eq!(row.record.workload_source(), WorkloadSource::Cgroup);
-        assert_eq!(row.record.cgroup_path, format!("{}/libpod-{}", podman.cgroup(), container.id));
+        assert_eq!(row.record.cgroup_path, podman.cgroup_of(container));
     }
 }
 
@@ -113,27 +181,32 @@ fn a_row_of_a_services_socket_says_its_unit() {
 #[test]
 fn an_engine_leaves_nothing_behind_after_a_panic() {
     let _alone = alone();
-    let mut left = (0, String::new(), String::new());
+    leaves_nothing_behind(Podman::start);
+    leaves_nothing_behind(Docker::start);
+}
+
+fn leaves_nothing_behind<E: Engine>(start: fn(Cgroups) -> E) {
+    let mut left = None;
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let mut podman = Podman::start(Cgroups::Host);
-        let socket = podman.serve();
-        let container = podman.container("left");
-        let path = format!("{}/libpod-{}", podman.cgroup(), container.id);
+        let mut engine = start(Cgroups::Host);
+        let socket = engine.serve();
+        let container = engine.container("left");
+        let path = engine.cgroup_of(&container);
         assert!(container.cgroups().lines().any(|line| line.ends_with(&path)), "{}", container.cgroups());
-        left = (container.pid, podman.cgroup().to_owned(), socket.display().to_string());
+        left = Some((container.pid, engine.room().cgroup().to_owned(), socket));
         panic!("on purpose");
     }));
     assert!(panicked.is_err());
-    let (pid, cgroup, socket) = left;
-    assert!(pid > 0 && !Path::new(&format!("/proc/{pid}/ns/net")).exists());
-    assert!(!Path::new(&socket).exists());
+    let (pid, cgroup, socket) = left.unwrap();
+    assert!(!Path::new(&format!("/proc/{pid}/ns/net")).exists());
+    assert!(!socket.exists());
     for mount in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"] {
         assert!(!Path::new(&format!("{mount}{cgroup}")).exists(), "{mount}{cgroup}");
     }
 }
 
-/// Waits until rows tell all that podman does of a container.
-fn check(podman: &Podman, agent: &Agent, container: &Container) {
+/// Waits until rows tell all that the engine does of a container.
+fn check<E: Engine>(engine: &E, agent: &Agent, container: &Container) {
     let start = (Instant::now(), monotonic_ns());
     // Whose the socket's process is may be known before whose the namespace is, which is called by its inode till then.
     let is_named = |row: &Row| !row.record.netns.starts_with("netns:[");
@@ -142,14 +215,12 @@ fn check(podman: &Podman, agent: &Agent, container: &Container) {
     let row = wait_for_row(agent, container, fresh);
     println!("{} after {:.2?}", container.name, start.0.elapsed());
     let record = &row.record;
-    assert_eq!(record.container_id, podman.inspect(&container.name, ".Id"));
-    assert_eq!(record.container_id, container.id);
-    assert_eq!(record.container_name, podman.inspect(&container.name, ".Name"));
-    assert_eq!(record.container_image, podman.inspect(&container.name, ".ImageName"));
-    assert_eq!(record.container_image, image::NAME);
-    assert_eq!(record.container_runtime, "podman");
+    let told = [&record.container_id, &record.container_name, &record.container_image].map(String::clone);
+    assert_eq!(told, engine.tells(container));
+    assert_eq!(told, [&*container.id, &container.name, image::NAME].map(str::to_owned));
+    assert_eq!(record.container_runtime, E::RUNTIME);
     assert_eq!(record.workload_source(), WorkloadSource::Docker);
-    assert_eq!(record.cgroup_path, format!("{}/libpod-{}", podman.cgroup(), container.id));
+    assert_eq!(record.cgroup_path, engine.cgroup_of(container));
     assert_eq!((record.pod_uid.as_str(), record.systemd_unit.as_str()), ("", ""));
     assert_eq!(
         record.netns, container.name,

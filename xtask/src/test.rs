@@ -44,11 +44,12 @@ impl Scale {
 }
 
 /// Programs that the whole-program tests start, and Debian's name for what brings them.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("/usr/lib/cni/ptp", "containernetworking-plugins"),
     ("busybox", "busybox-static"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
+    ("dockerd", "docker.io"),
     ("ip", "iproute2"),
     ("lldpd", "lldpd"),
     ("nstat", "iproute2"),

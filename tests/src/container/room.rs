@@ -26,8 +26,8 @@ pub enum Cgroups {
 }
 
 /// Places outside of every engine's options, with what a room puts there instead.
-const PRIVATE: [&str; 5] =
-    ["/run/containerd", "/run/libpod", "/run/runc", "/var/lib/cni", "/var/lib/containers"];
+const PRIVATE: [&str; 6] =
+    ["/etc/docker", "/run/containerd", "/run/libpod", "/run/runc", "/var/lib/cni", "/var/lib/containers"];
 
 /// Sets the room up, and waits for the end of its input. Arguments: its folder, its cgroup, host or v2, private places.
 const SETUP: &str = r#"
