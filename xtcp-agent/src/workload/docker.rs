@@ -113,6 +113,8 @@ impl Session<'_> {
         let ids: HashSet<String> = containers.iter().map(|facts| facts.container.id.clone()).collect();
         self.link.directory.keep_containers(Source::Docker, self.runtime, &ids);
         self.link.directory.learn(containers, pods.into_iter().flatten().collect());
+        // A list names no processes, and events of containers that began before it may be lost.
+        self.link.directory.want_look();
         Ok(())
     }
 

@@ -110,6 +110,7 @@ async fn containers_have_the_names_that_the_engine_lists_and_tells_of_and_lose_t
         runtime: "docker".to_owned(),
     };
     assert_eq!(container(&stage, A), expected);
+    assert!(stage.directory.take_changes().look, "a list tells of no process: they are looked for");
 
     fake.put(B, "db", json!({"xtcp2.io/exclude": "true"}));
     eventually("the event of a start", || {
