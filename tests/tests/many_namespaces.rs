@@ -1,4 +1,4 @@
-//! Promise: thousands of namespaces are all known within two seconds of the agent's start and polled in one cycle by 5 threads
+//! Promise: thousands of namespaces are all known within two seconds of the agent's start and polled in one cycle by 4 threads
 //! and as many as there are processors, with fewer than 100 open descriptors and less than 4 KiB of memory for
 //! each; and namespaces that are made and ended as fast as the machine can leave nothing behind: not in the registry, not in the
 //! kernel, not in the agent's memory; and no row is ever under another namespace's name.
@@ -165,9 +165,8 @@ fn all_that_exist_are_known_soon_and_polled_in_one_cycle_by_few_threads_with_few
     println!(
         "{most:?} at most, {processors} processors; {grown:.2} KiB for each namespace ({others} others on the host)"
     );
-    // The loop, its runtime, the ring buffer's reader, and the workers ask; one looks for namespaces, and one finds out whose they
-    // and their sockets are. As many for one namespace as for all.
-    assert!(most.threads <= 5 + processors, "{} threads: {:?}", most.threads, threads(pid));
+    // The loop, its runtime, the ring buffer's reader, what reads /proc, and the workers. As many for one namespace as for all.
+    assert!(most.threads <= 4 + processors, "{} threads: {:?}", most.threads, threads(pid));
     assert!(most.descriptors < 100, "{} descriptors; now {:?}", most.descriptors, descriptors(pid));
     // What differs between two starts of the same agent is not the namespaces'.
     let slack = 4.0 * 1024.0 / count as f64;

@@ -208,11 +208,9 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let watch = MountWatch::new(config.netns.dirs.clone())?;
     let stop_services = CancellationToken::new();
     let notices = Notices::new().map_err(system("listen for ids of namespaces on rtnetlink"))?;
-    let (scout, looks) = Scout::spawn(discovery, handles, meters.discovery.clone())
-        .map_err(system("start the thread that looks for namespaces"))?;
-
     let directory = workload::start(&config.workload.settings(), own, meters.workload, &stop_services)
-        .map_err(system("start the thread that reads whose processes are"))?;
+        .map_err(system("start the thread that reads /proc"))?;
+    let (scout, looks) = Scout::on_thread_of(&directory, discovery, handles, meters.discovery.clone());
 
     let events = EventHub::default();
     let rows = RowHub::new(GRPC_ROW_BYTES);

@@ -391,8 +391,8 @@ impl Driver {
         let Means { owners, scan, threads, mut done, looks, mut scout, .. } = self.means;
         owners.stop();
         drop(looks);
+        scout.stop();
         let ended = tokio::task::spawn_blocking(move || {
-            scout.stop();
             let scan = scan.into_iter().map(std::thread::JoinHandle::join);
             threads.into_iter().map(WorkerHandle::join).chain(scan).filter(Result::is_err).count()
         });

@@ -1,22 +1,26 @@
-//! The thread that looks at the host, so that no look delays an event: mounts, processes, and who lives.
+//! Looks at the host, so that no look delays an event: mounts, processes, and who lives. On the thread that reads `/proc` for
+//! workloads and owners too; each of them works in slices of some milliseconds, so that none waits long for another.
 
-use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::engine::Wants;
-use crate::netns::discover::{Discovery, Scan};
+use crate::netns::discover::{Discovery, Scan, Walk};
 use crate::netns::handle::Handles;
 use crate::netns::metrics::DiscoveryMetrics;
 use crate::netns::registry::Source;
 use crate::netns::{NetnsId, Snapshot};
+use crate::workload::Directory;
 
-/// A look's share of this thread's time is at most one in so many, however often it is asked for.
+/// A look's share of the thread's time is at most one in so many, however often it is asked for.
 const REST: u32 = 4;
+/// How long a full look keeps the thread at a time.
+const SLICE: Duration = Duration::from_millis(5);
+/// Without anything to do; a question wakes the thread.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// What a look found.
 pub(super) enum Found {
@@ -26,110 +30,151 @@ pub(super) enum Found {
     Alive(u64, Vec<(NetnsId, Source, bool)>),
 }
 
-/// The thread.
+/// Who is asked.
 pub(super) struct Scout {
     wants: Option<SyncSender<Wants>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Directory,
 }
 
 impl Scout {
-    pub(super) fn spawn(
-        mut discovery: Discovery,
+    /// Gives the thread of this directory the work besides.
+    pub(super) fn on_thread_of(
+        thread: &Directory,
+        discovery: Discovery,
         handles: Handles,
         metrics: DiscoveryMetrics,
-    ) -> io::Result<(Self, mpsc::Receiver<Found>)> {
+    ) -> (Self, mpsc::Receiver<Found>) {
         let (wants, asked) = sync_channel::<Wants>(1);
         let (found_to, found) = mpsc::channel(4);
-        let thread = thread::Builder::new().name("xtcp-scout".to_owned()).spawn(move || {
-            let mut due = Due { walk: Wants::default(), not_before: None, named: false, metrics };
-            while let Some(wants) = due.next(&asked) {
-                if due.take(&wants, &mut discovery, handles, &found_to).is_none() {
-                    return;
-                }
-            }
-        })?;
-        Ok((Self { wants: Some(wants), thread: Some(thread) }, found))
+        let walk = Wants::default();
+        let mut errands = Errands {
+            asked,
+            to: found_to,
+            discovery,
+            handles,
+            walk,
+            under_way: None,
+            took: Duration::ZERO,
+            not_before: None,
+            named: false,
+            metrics,
+        };
+        thread.also(Box::new(move |now| errands.turn(now)));
+        (Self { wants: Some(wants), thread: thread.clone() }, found)
     }
 
-    /// Asks, if the thread has nothing to do; gives the wish back if it has.
+    /// Asks, unless an earlier question was not even heard yet: then gives the wish back.
     pub(super) fn ask(&self, wants: Wants) -> Result<(), Wants> {
         match self.wants.as_ref().map(|to| to.try_send(wants)) {
-            None | Some(Ok(()) | Err(TrySendError::Disconnected(_))) => Ok(()),
+            None | Some(Err(TrySendError::Disconnected(_))) => Ok(()),
             Some(Err(TrySendError::Full(wants))) => Err(wants),
+            Some(Ok(())) => {
+                self.thread.wake();
+                Ok(())
+            }
         }
     }
 
-    /// Ends the thread after the look at hand. The receiver of what is found must be gone by then.
+    /// Asks no more: the thread gives up the work, after the slice at hand.
     pub(super) fn stop(&mut self) {
         self.wants = None;
-        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
-            tracing::error!("the thread that looks for namespaces panicked");
-        }
+        self.thread.wake();
     }
 }
 
-/// Walks over the host that are wanted but have to wait. Who lives is asked at once, also meanwhile.
-struct Due {
+/// What the thread was asked. Looks that are wanted may have to wait; who lives is asked at once, also meanwhile.
+struct Errands {
+    asked: Receiver<Wants>,
+    to: mpsc::Sender<Found>,
+    discovery: Discovery,
+    handles: Handles,
     walk: Wants,
+    /// A full look that is not through yet.
+    under_way: Option<Walk>,
+    /// What the look under way has taken so far.
+    took: Duration,
     not_before: Option<Instant>,
     /// What a look could not see was named once; from then on it is counted.
     named: bool,
     metrics: DiscoveryMetrics,
 }
 
-impl Due {
-    /// What is wanted now; `None` when nobody asks any more.
-    fn next(&self, asked: &Receiver<Wants>) -> Option<Wants> {
-        if !self.walk.mounts && !self.walk.everything {
-            return asked.recv().ok();
+impl Errands {
+    /// Does what is due, or a slice of it; when to be called again, though nothing is asked. `None` when nobody asks or
+    /// listens any more.
+    fn turn(&mut self, now: Instant) -> Option<Instant> {
+        loop {
+            match self.asked.try_recv() {
+                Ok(wants) => self.take(&wants)?,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return None,
+            }
         }
-        let wait = self.not_before.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
-        match asked.recv_timeout(wait) {
-            Ok(wants) => Some(wants),
-            Err(RecvTimeoutError::Timeout) => Some(Wants::default()),
-            Err(RecvTimeoutError::Disconnected) => None,
+        if self.under_way.is_none() {
+            if !self.walk.mounts && !self.walk.everything {
+                return Some(now + IDLE);
+            }
+            if let Some(at) = self.not_before.filter(|at| Instant::now() < *at) {
+                return Some(at);
+            }
         }
+        self.look()?;
+        Some(if self.under_way.is_some() { now } else { Instant::now() })
     }
 
-    /// Carries out what may be done now. `None` when nobody listens any more.
-    fn take(
-        &mut self,
-        wants: &Wants,
-        discovery: &mut Discovery,
-        handles: Handles,
-        to: &mpsc::Sender<Found>,
-    ) -> Option<()> {
+    /// Answers who lives, and remembers what is to be looked at.
+    fn take(&mut self, wants: &Wants) -> Option<()> {
         if !wants.alive.is_empty() {
             let asked = clock::ktime_ns();
-            let answer = |(id, source): (&NetnsId, &Source)| Some((*id, *source, handles.alive(*id)?));
+            let answer = |(id, source): (&NetnsId, &Source)| Some((*id, *source, self.handles.alive(*id)?));
             let answers = wants.alive.iter().filter_map(answer).collect();
-            to.blocking_send(Found::Alive(asked, answers)).ok()?;
+            self.to.blocking_send(Found::Alive(asked, answers)).ok()?;
         }
         self.walk.mounts |= wants.mounts;
         self.walk.everything |= wants.everything;
-        if self.not_before.is_some_and(|at| Instant::now() < at) {
+        Some(())
+    }
+
+    /// Looks at the host, or goes on with it for a slice.
+    fn look(&mut self) -> Option<()> {
+        let began = Instant::now();
+        let mut walk = match self.under_way.take() {
+            Some(walk) => walk,
+            None if !std::mem::take(&mut self.walk.everything) => {
+                self.walk.mounts = false;
+                let (snapshot, scan) = self.discovery.scan_mounts();
+                self.say(false, &scan);
+                return self.found(snapshot, began);
+            }
+            // A look at mounts that is asked for from here on may concern what this one has passed.
+            None => match self.discovery.walk() {
+                Ok(walk) => {
+                    self.walk.mounts = false;
+                    walk
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "network namespaces of processes are not seen");
+                    self.not_before = Some(began + Duration::from_secs(1));
+                    return Some(());
+                }
+            },
+        };
+        if !self.discovery.go_on(&mut walk, Some(began + SLICE)) {
+            self.under_way = Some(walk);
+            self.took += began.elapsed();
             return Some(());
         }
-        let Wants { mounts, everything, .. } = std::mem::take(&mut self.walk);
-        let began = Instant::now();
-        if everything {
-            match discovery.scan() {
-                Ok((snapshot, scan)) => {
-                    self.say(true, &scan);
-                    to.blocking_send(Found::Snapshot(snapshot)).ok()?;
-                }
-                Err(error) => tracing::warn!(%error, "network namespaces of processes are not seen"),
-            }
-        } else if mounts {
-            let (snapshot, scan) = discovery.scan_mounts();
-            self.say(false, &scan);
-            to.blocking_send(Found::Snapshot(snapshot)).ok()?;
-        }
-        if everything || mounts {
-            tracing::trace!(took = ?began.elapsed(), "looked at the host");
-            self.not_before = Some(Instant::now() + (began.elapsed() * REST).min(Duration::from_secs(1)));
-        }
-        Some(())
+        let (snapshot, scan) = self.discovery.end(walk);
+        self.say(true, &scan);
+        self.found(snapshot, began)
+    }
+
+    /// Hands on what was found, and rests. `began`: the slice that found the last of it.
+    fn found(&mut self, snapshot: Snapshot, began: Instant) -> Option<()> {
+        let took = std::mem::take(&mut self.took) + began.elapsed();
+        tracing::trace!(?took, "looked at the host");
+        self.not_before = Some(Instant::now() + (took * REST).min(Duration::from_secs(1)));
+        self.to.blocking_send(Found::Snapshot(snapshot)).ok()
     }
 
     /// Counts what a look could not see; names the first of it once.

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -73,15 +74,43 @@ impl Discovery {
 
     /// A full look: files, all threads, and the kernel's list. Blocks: about 5 µs a thread, 12 µs a process and 6 µs a file.
     pub fn scan(&mut self) -> Result<(Snapshot, Scan), DiscoverError> {
-        let mut scan = Scan::default();
+        let mut walk = self.walk()?;
+        self.go_on(&mut walk, None);
+        Ok(self.end(walk))
+    }
+
+    /// Begins a full look that can be interrupted: to be gone on with until it is through, and ended.
+    pub fn walk(&self) -> Result<Walk, DiscoverError> {
         let began_ktime_ns = ktime_ns();
-        let threads = Some(Threads::read(self.proc.as_fd(), &mut scan)?.found);
+        let (_, pids) = numbers(self.proc.as_fd(), ".").map_err(|e| DiscoverError::Proc(e.into()))?;
+        let (pids, threads, scan) = (pids.into_iter(), Threads::default(), Scan::default());
+        Ok(Walk { began_ktime_ns, pids, threads, scan })
+    }
+
+    /// Goes on through the processes until this time at most. True when it is through.
+    pub fn go_on(&self, walk: &mut Walk, until: Option<Instant>) -> bool {
+        let proc = self.proc.as_fd();
+        for pid in walk.pids.by_ref() {
+            if let Err(error) = walk.threads.read_process(proc, pid, &mut walk.scan) {
+                walk.scan.count(&error.into(), || format!("/proc/{pid}/task"));
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Ends a full look: looks at files and at the kernel's list, too.
+    pub fn end(&mut self, walk: Walk) -> (Snapshot, Scan) {
+        let Walk { began_ktime_ns, threads, mut scan, .. } = walk;
+        let threads = Some(threads.found);
         let mounts = self.mounts(&mut scan);
         let listed = self.listing.read().unwrap_or_else(|error| {
             scan.count(&error, || "the kernel's list of namespaces".to_owned());
             Vec::new()
         });
-        Ok((Snapshot { began_ktime_ns, ended_ktime_ns: ktime_ns(), mounts, threads, listed }, scan))
+        (Snapshot { began_ktime_ns, ended_ktime_ns: ktime_ns(), mounts, threads, listed }, scan)
     }
 
     /// A look at files only. Cheap: about 6 µs a file.
@@ -165,8 +194,18 @@ impl Scan {
     }
 }
 
+/// A full look under way.
+#[derive(Debug)]
+pub struct Walk {
+    began_ktime_ns: u64,
+    /// Processes that were not looked at yet.
+    pids: std::vec::IntoIter<u32>,
+    threads: Threads,
+    scan: Scan,
+}
+
 /// Threads found so far: a few of each namespace, of different processes where there are.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Threads {
     found: Vec<(u32, Thread)>,
     /// Inode → how many are kept, and the last one's process.
@@ -174,17 +213,6 @@ struct Threads {
 }
 
 impl Threads {
-    fn read(proc: BorrowedFd<'_>, scan: &mut Scan) -> Result<Self, DiscoverError> {
-        let mut threads = Self::default();
-        let (_, pids) = numbers(proc, ".").map_err(|e| DiscoverError::Proc(e.into()))?;
-        for pid in pids {
-            if let Err(error) = threads.read_process(proc, pid, scan) {
-                scan.count(&error.into(), || format!("/proc/{pid}/task"));
-            }
-        }
-        Ok(threads)
-    }
-
     fn read_process(&mut self, proc: BorrowedFd<'_>, pid: u32, scan: &mut Scan) -> nix::Result<()> {
         let (tasks, tids) = numbers(proc, &format!("{pid}/task"))?;
         for tid in tids {
@@ -258,6 +286,21 @@ mod tests {
         let own = crate::netns::enter::current().unwrap().inode;
         assert!(snapshot.threads.unwrap().iter().any(|(inode, _)| *inode == own));
         assert!(scan.threads > 0 && snapshot.began_ktime_ns <= snapshot.ended_ktime_ns);
+    }
+
+    #[test]
+    fn a_full_look_that_is_interrupted_finds_what_one_without_pause_does() {
+        let mut discovery = Discovery::new(Vec::new(), Listing::none()).unwrap();
+        let own = crate::netns::enter::current().unwrap().inode;
+        let past = Instant::now();
+        let mut walk = discovery.walk().unwrap();
+        let mut pauses = 0;
+        while !discovery.go_on(&mut walk, Some(past)) {
+            pauses += 1;
+        }
+        let (snapshot, scan) = discovery.end(walk);
+        assert!(pauses > 0 && scan.threads > 0, "{pauses} pauses, {scan:?}");
+        assert!(snapshot.threads.unwrap().iter().any(|(inode, _)| *inode == own));
     }
 
     #[test]

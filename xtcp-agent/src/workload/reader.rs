@@ -6,7 +6,7 @@
 
 mod proc;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map};
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
@@ -29,6 +29,8 @@ const NEWCOMERS: usize = 4096;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long what was read of a known namespace is not read again.
 const FRESH: Duration = Duration::from_secs(10);
+/// How long reading what a look found keeps the thread from what is asked meanwhile: a process that is asked about may end.
+const SLICE: Duration = Duration::from_millis(5);
 /// Without anything to do.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -52,6 +54,8 @@ struct Reader {
     own_netns: u32,
     newcomers: HashMap<u32, Newcomer>,
     look: Option<Vec<(u32, Thread)>>,
+    /// What is left of the look that is being read, in slices: namespaces, and some threads of each.
+    reading: Option<hash_map::IntoIter<u32, Vec<Thread>>>,
     /// A first look was read: whoever appears from now on is new.
     started: bool,
     /// When each namespace's processes were read.
@@ -77,6 +81,7 @@ pub(super) fn spawn(
         own_netns,
         newcomers: HashMap::new(),
         look: None,
+        reading: None,
         started: false,
         read: HashMap::new(),
         last_read: None,
@@ -100,16 +105,18 @@ impl Reader {
         }
         let now = Instant::now();
         self.read_newcomers(now);
-        if self.look.is_some() && self.last_read.is_none_or(|at| now >= at + PAUSE) {
-            let look = self.look.take().unwrap_or_default();
-            self.read_look(look, now);
-            self.last_read = Some(Instant::now());
+        if self.reading.is_none() && self.last_read.is_none_or(|at| now >= at + PAUSE) {
+            self.begin_look();
         }
+        self.read_look(now);
         self.chore = self.directory.chores(Instant::now());
         true
     }
 
     fn wait(&self) -> Duration {
+        if self.reading.is_some() {
+            return Duration::ZERO;
+        }
         let newcomer = self.newcomers.values().map(Newcomer::due).min();
         let look = self.look.as_ref().and(self.last_read).map(|at| at + PAUSE);
         let due = newcomer.into_iter().chain(look).chain(self.chore).min();
@@ -186,38 +193,58 @@ impl Reader {
         }
     }
 
-    fn read_look(&mut self, look: Vec<(u32, Thread)>, now: Instant) {
+    /// Begins to read what the last look found, if there was one.
+    fn begin_look(&mut self) {
+        let Some(look) = self.look.take() else { return };
         let mut found: HashMap<u32, Vec<Thread>> = HashMap::new();
         for (inode, thread) in look {
             found.entry(inode).or_default().push(thread);
         }
         self.read.retain(|inode, _| found.contains_key(inode));
+        self.reading = Some(found.into_iter());
+    }
+
+    /// Reads a slice of what the look found.
+    fn read_look(&mut self, now: Instant) {
+        let Some(mut reading) = self.reading.take() else { return };
         let began = ktime_ns();
         let mut seen = Vec::new();
-        for (inode, threads) in found {
-            let fresh = self.read.get(&inode).is_some_and(|at| now < *at + FRESH);
-            if fresh && self.directory.is_settled(inode) {
-                continue;
+        let left = loop {
+            let Some((inode, threads)) = reading.next() else { break false };
+            seen.extend(self.read_found(inode, &threads, now));
+            if now.elapsed() >= SLICE {
+                break true;
             }
-            let members = self.members(inode, &threads);
-            if members.places.is_empty() {
-                continue;
-            }
-            let is_new = self.started && !self.directory.knows(inode);
-            if !members.name_a_container() && (is_new || self.newcomers.contains_key(&inode)) {
-                let told = now.checked_sub(STEPS[1]).unwrap_or(now);
-                let first = threads.first().copied();
-                let room = self.newcomers.len() < NEWCOMERS;
-                if room {
-                    self.newcomers.entry(inode).or_insert(Newcomer { first, told, step: 2 });
-                    continue;
-                }
-            }
-            self.read.insert(inode, now);
-            seen.push(members);
-        }
-        self.started = true;
+        };
         self.directory.namespaces_seen(began, seen);
+        if left {
+            self.reading = Some(reading);
+        } else {
+            self.started = true;
+            self.last_read = Some(Instant::now());
+        }
+    }
+
+    /// Who is in a namespace that a look found; `None` where that is known well enough, or is not to be believed yet.
+    fn read_found(&mut self, inode: u32, threads: &[Thread], now: Instant) -> Option<Members> {
+        let fresh = self.read.get(&inode).is_some_and(|at| now < *at + FRESH);
+        if fresh && self.directory.is_settled(inode) {
+            return None;
+        }
+        let members = self.members(inode, threads);
+        if members.places.is_empty() {
+            return None;
+        }
+        let is_new = self.started && !self.directory.knows(inode);
+        let may_move = !members.name_a_container() && (is_new || self.newcomers.contains_key(&inode));
+        if may_move && self.newcomers.len() < NEWCOMERS {
+            let told = now.checked_sub(STEPS[1]).unwrap_or(now);
+            let first = threads.first().copied();
+            self.newcomers.entry(inode).or_insert(Newcomer { first, told, step: 2 });
+            return None;
+        }
+        self.read.insert(inode, now);
+        Some(members)
     }
 
     /// Reads the cgroups of these threads' processes, where they are in the namespace still. The agent's own threads are

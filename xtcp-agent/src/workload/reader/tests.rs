@@ -28,6 +28,7 @@ fn reader(directory: &Directory) -> Reader {
         own_netns: 1,
         newcomers: HashMap::new(),
         look: None,
+        reading: None,
         started: true,
         read: HashMap::new(),
         last_read: None,
@@ -112,6 +113,28 @@ fn a_process_that_an_engine_told_of_is_met_in_its_namespace_after_it_is_known_wh
     assert!(directory.take_changes().met.is_empty());
     reader.take(Question::Process(u32::MAX));
     assert!(directory.take_changes().met.is_empty(), "it does not exist");
+}
+
+#[test]
+fn a_look_is_read_in_slices_between_which_the_thread_is_free() {
+    let sleepers: Vec<Sleeper> = (0..3).map(|_| Sleeper::start()).collect();
+    let directory = Directory::detached();
+    let mut reader = reader(&directory);
+    reader.started = false;
+    let inode = own_netns();
+    let found = |sleeper: &Sleeper| (inode, Thread { pid: sleeper.0.id(), tid: sleeper.0.id() });
+    // Two that are none, for more than one slice.
+    let others = [(inode + 1, Thread { pid: 1, tid: 1 }), (inode + 2, Thread { pid: 1, tid: 1 })];
+    reader.take(Question::Look(sleepers.iter().map(found).chain(others).collect()));
+    reader.begin_look();
+    let late = Instant::now().checked_sub(SLICE).unwrap();
+    for slice in 1..=3 {
+        assert_eq!(reader.wait(), Duration::ZERO, "before slice {slice}");
+        reader.read_look(late);
+    }
+    assert!(reader.reading.is_some() && !reader.started);
+    reader.read_look(late);
+    assert!(reader.reading.is_none() && reader.started && directory.knows(inode));
 }
 
 #[test]
