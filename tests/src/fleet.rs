@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use xtcp_agent::sys::{netns_cookie, open_netns};
 
 use crate::host::{monotonic_ns, require_root, wait_for};
-use crate::netns::Id;
+use crate::netns::{Id, PREFIX, is_orphan};
 use crate::row::Row;
 use crate::traffic::{cookie, reset_on_close};
 
@@ -126,6 +126,9 @@ impl Drop for Member {
     }
 }
 
+/// Where harbours are: a tmpfs.
+const PLACE: &str = "/run";
+
 /// Where a fleet's namespaces are mounted: a tmpfs of its own, so that none outlives the test and no other program on the host
 /// looks at it.
 #[derive(Debug)]
@@ -134,11 +137,13 @@ pub struct Harbour {
 }
 
 impl Harbour {
-    /// An empty one.
+    /// An empty one. Removes those whose test was killed before it could.
     pub fn new() -> Self {
         require_root();
+        sweep(Path::new(PLACE));
+        let prefix = format!("{PREFIX}-{}-fleet-", std::process::id());
         let dir =
-            tempfile::Builder::new().prefix("xtcp-t-fleet").tempdir_in("/run").expect("/run can be written");
+            tempfile::Builder::new().prefix(&prefix).tempdir_in(PLACE).expect("its place can be written");
         Self { dir }
     }
 
@@ -271,6 +276,19 @@ pub fn has_handles() -> bool {
     crate::host::kernel() >= (6, 18)
 }
 
+/// Removes the harbours in `place` whose test is no more, and whatever is mounted in them.
+fn sweep(place: &Path) {
+    for harbour in std::fs::read_dir(place).into_iter().flatten().flatten() {
+        if !is_orphan(&harbour.file_name().to_string_lossy()) {
+            continue;
+        }
+        for file in std::fs::read_dir(harbour.path()).into_iter().flatten().flatten() {
+            remove(&file.path());
+        }
+        let _ = std::fs::remove_dir(harbour.path());
+    }
+}
+
 fn remove(path: &Path) {
     let _ = umount2(path, MntFlags::MNT_DETACH);
     let _ = std::fs::remove_file(path);
@@ -295,4 +313,23 @@ fn bring_loopback_up() {
     let mut answer = Vec::with_capacity(4096);
     socket.recv(&mut answer, 0).expect("rtnetlink answers");
     assert_eq!(answer.get(16..20), Some(&[0; 4][..]), "loopback cannot be brought up");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_harbour_of_a_dead_test_is_removed_and_that_of_a_living_one_stays() {
+        let place = tempfile::tempdir().unwrap();
+        let of = |pid: u32| place.path().join(format!("{PREFIX}-{pid}-fleet-a"));
+        // No process has the largest number.
+        let (dead, own) = (of(u32::MAX), of(std::process::id()));
+        for harbour in [&dead, &own] {
+            std::fs::create_dir(harbour).unwrap();
+            std::fs::write(harbour.join("0"), "").unwrap();
+        }
+        sweep(place.path());
+        assert!(!dead.exists() && own.join("0").exists());
+    }
 }
