@@ -9,7 +9,7 @@
 )]
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use xtcp_proto::event::v1::event::Event as Kind;
 use xtcp_proto::event::v1::{NetnsSource, TcpState};
@@ -54,8 +54,7 @@ fn namespaces_lives_are_told_through_every_rung() {
         let subscriber = Subscriber::new(&nats);
         // Where a hint is to be followed up, nothing else may come first.
         let without = |rungs: &[&str]| rungs.iter().all(|rung| denied.split(',').any(|name| name == *rung));
-        let hinted = without(&["netns_put", "netns_file_put"]);
-        let reconciled = without(&CREATION) || without(&DESTRUCTION) || hinted && !has_handles();
+        let reconciled = without(&CREATION) || without(&DESTRUCTION);
         let reconcile = if reconciled { format!("{}ms", 200 * slowness()) } else { "1h".to_owned() };
         let args = ["--ebpf-deny", denied, "--reconcile-frequency", &reconcile];
         let agent = agent().events_to(&nats).args(&args).start();
@@ -78,6 +77,57 @@ fn namespaces_lives_are_told_through_every_rung() {
             assert!(looked || destruction.contains(&event.source()), "without {denied}: {event:?}");
         }
         println!("without {denied}: told by {creation:?} and {destruction:?}");
+    }
+}
+
+/// Opens no namespace by handle, as before Linux 6.18: whose an end was is then seen by looks at the host alone.
+const WITHOUT_HANDLES: [&str; 11] = [
+    "strace",
+    "-D",
+    "-f",
+    "--seccomp-bpf",
+    "-qq",
+    "-o",
+    "/dev/null",
+    "-e",
+    "trace=open_by_handle_at",
+    "-e",
+    "inject=open_by_handle_at:error=EOPNOTSUPP",
+];
+
+#[test]
+fn where_only_looks_tell_whose_an_end_was_a_hint_is_enough_to_look() {
+    let _alone = alone();
+    // The kernel's clean-up work, which is all namespaces' hint; without events the mount that went.
+    let cases: [(&[&str], bool); 2] =
+        [(&["--ebpf-deny", "netns_put,netns_file_put"], true), (&["--ebpf", "off"], false)];
+    for (args, cleanup) in cases {
+        let nats = NatsServer::start();
+        let subscriber = Subscriber::new(&nats);
+        let agent = agent()
+            .wrapped_in(&WITHOUT_HANDLES)
+            .events_to(&nats)
+            .args(args)
+            .args(&["--reconcile-frequency", "1h"])
+            .start();
+        let hook = "hook=\"tp_btf/workqueue_execute_start\"";
+        assert_eq!(agent.metrics().sum("xtcp_ebpf_attached", &[hook]) > 0.5, cleanup);
+        let mut fleet = vec![Netns::named("hinted")];
+        fleet.extend(cleanup.then(|| Netns::anonymous("hinted")));
+        for netns in fleet {
+            let id = netns.id;
+            subscriber.wait_for("created", LIMIT, |seen| {
+                matches!(seen.kind(), Kind::NetnsCreated(_)) && seen.may_be_of(id)
+            });
+            let begin = Instant::now();
+            netns.end();
+            let destroyed = subscriber.wait_for("destroyed, long before the next reconcile", LIMIT, |seen| {
+                matches!(seen.kind(), Kind::NetnsDestroyed(_)) && seen.may_be_of(id)
+            });
+            let Kind::NetnsDestroyed(event) = destroyed.kind() else { unreachable!() };
+            assert_eq!(event.source(), NetnsSource::Reconcile, "{args:?}: {event:?}");
+            println!("{args:?}: the end was told {:.1?} after it was asked for", begin.elapsed());
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::collector::{self, Shared, WorkerHandle};
 use crate::config::{Config, EbpfMode, OwnConnections, Switch};
 use crate::connections::Connections;
 use crate::destination::DestinationError;
-use crate::ebpf::{self, EbpfConfig, EbpfError, Fact, Loaded};
+use crate::ebpf::{self, EbpfConfig, EbpfError, Fact, Loaded, Rung};
 use crate::engine::{Engine, Parts, PortFilter};
 use crate::envelope;
 use crate::event_sink::{Bound, EventHub, SinkError, SinkSettings, Sinks};
@@ -194,6 +194,9 @@ async fn start(config: Config) -> Result<Running, RunError> {
     meters.ebpf.attached(loaded.as_ref().map(|loaded| loaded.attached.as_slice()));
     let tells = |fact| loaded.as_ref().is_some_and(|loaded| loaded.attached.iter().any(|a| a.fact == fact));
     let (tells_births, tells_ends) = (tells(Fact::NetnsCreated), tells(Fact::NetnsDestroyed));
+    let names_ends = loaded.as_ref().is_some_and(|loaded| {
+        loaded.attached.iter().any(|attached| matches!(attached.rung, Rung::PutNet | Rung::NetnsPut))
+    });
 
     // Once kernel events can tell of it: so these listeners and all that they accept are known as the agent's own.
     let metrics_listener = metrics::bind(config.listen.prom).await?;
@@ -293,6 +296,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         owners: owners.clone(),
         mask,
         handles: handles != Handles::Unsupported,
+        looks_tell_ends: !names_ends && handles != Handles::Certain,
         ledger: Ledger::new(config.netns.counters, meters.ledger),
         nsids: nsids.clone(),
         metrics: meters.engine,

@@ -66,6 +66,8 @@ pub struct Parts {
     pub directory: Directory,
     /// Namespaces can be entered by handle.
     pub handles: bool,
+    /// Whose an end was is seen by looks alone: no kernel function tells it, and no handle proves it.
+    pub looks_tell_ends: bool,
     /// Owners of sockets, for the rows of polls.
     pub owners: Owners,
     /// What becomes of addresses in events.
@@ -135,7 +137,10 @@ impl Engine {
                     let changes = self.parts.registry.destroyed(id, ktime_ns, Source::KernelFunction);
                     self.apply(now, changes);
                 }
-                Event::NetnsSomeDestroyed(_) => self.ask_who_lives(Source::Cleanup),
+                Event::NetnsSomeDestroyed(_) => {
+                    self.ask_who_lives(Source::Cleanup);
+                    self.look_for_the_missing();
+                }
                 Event::NetnsEntered(seen) => self.netns_entered(now, seen),
                 Event::TcpState(seen) => self.transition(now, seen, None),
                 Event::TcpClose(seen) => self.transition(now, &seen.state, Some(&seen.numbers)),
@@ -164,9 +169,14 @@ impl Engine {
         if let Some(threads) = &snapshot.threads {
             self.parts.directory.looked(threads);
         }
+        let doorless = self.parts.registry.unreachable(false).count();
         let changes = self.parts.registry.apply(snapshot);
         self.apply(now, changes);
         let late = self.looked;
+        if snapshot.threads.is_none() && self.parts.registry.unreachable(false).count() > doorless {
+            // Its mount was all that was known to lead there, as far as the last full look knew.
+            self.look_for_the_missing();
+        }
         self.looked |= snapshot.threads.is_some();
         self.sync(now, late);
         let Parts { registry, .. } = &self.parts;
@@ -212,8 +222,19 @@ impl Engine {
 
     /// Some namespace ended, nobody says which: asks for each, and looks until the missing are given up.
     pub fn somebody_ended(&mut self) {
-        self.want_look(true);
         self.ask_who_lives(Source::Nsid);
+        self.hurry();
+    }
+
+    /// Something hints at an end. Where only looks tell whose it was, they follow until the missing are given up.
+    fn look_for_the_missing(&mut self) {
+        if self.parts.looks_tell_ends {
+            self.hurry();
+        }
+    }
+
+    fn hurry(&mut self) {
+        self.want_look(true);
         self.hurried_looks = HURRIED_LOOKS;
     }
 

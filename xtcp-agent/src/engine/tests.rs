@@ -48,6 +48,7 @@ fn filtered(include: &[&str], exclude: &[&str]) -> Engine {
         ),
         mask: None,
         handles: true,
+        looks_tell_ends: false,
         nsids: Nsids::default(),
         ledger: Ledger::new(Period::EachPoll, Metrics::register(&prometheus::Registry::new()).unwrap()),
         metrics: EngineMetrics::register(&prometheus::Registry::new()).unwrap(),
@@ -211,6 +212,59 @@ fn an_end_that_a_handle_proves_names_what_had_led_to_the_question() {
         let Some(Kind::NetnsDestroyed(event)) = &events[0].event else { panic!("{events:?}") };
         assert_eq!(event.source(), expected);
     }
+}
+
+/// Takes in full looks that find nothing, as long as the engine wants another; how many.
+fn looks_wanted(engine: &mut Engine) -> usize {
+    let mut looks = 0;
+    while engine.take_wants().everything {
+        looks += 1;
+        let at = 100 * looks as u64;
+        engine.on_look(at, &Snapshot { began_ktime_ns: at, ended_ktime_ns: at, ..look(&[]) });
+    }
+    looks
+}
+
+#[test]
+fn where_only_looks_tell_ends_a_hint_at_one_makes_looks_follow_until_it_is_given_up() {
+    for looks_tell_ends in [false, true] {
+        let mut engine = engine(&[]);
+        engine.parts.looks_tell_ends = looks_tell_ends;
+        give(&mut engine, vec![created()]);
+        engine.take_events();
+        engine.take_wants();
+        let some = netns(NetnsId { inode: 0, cookie: 0 }, kind::NETNS_SOME_DESTROYED, hook::CLEANUP_NET);
+        give(&mut engine, vec![Event::NetnsSomeDestroyed(some)]);
+        let looks = looks_wanted(&mut engine);
+        let ended =
+            engine.take_events().iter().any(|event| matches!(event.event, Some(Kind::NetnsDestroyed(_))));
+        assert_eq!((looks > 0, ended), (looks_tell_ends, looks_tell_ends), "{looks} looks");
+        // Nobody is missing any more: a hint is worth one look.
+        give(&mut engine, vec![Event::NetnsSomeDestroyed(some)]);
+        assert_eq!(looks_wanted(&mut engine), usize::from(looks_tell_ends));
+    }
+}
+
+#[test]
+fn where_only_looks_tell_ends_the_last_mount_that_goes_is_a_hint_at_one() {
+    let mut engine = engine(&[]);
+    engine.parts.looks_tell_ends = true;
+    give(&mut engine, vec![created()]);
+    let mounts = |at: u64, mounts: &[(&str, NetnsId)]| Snapshot {
+        began_ktime_ns: at,
+        ended_ktime_ns: at,
+        threads: None,
+        ..look(mounts)
+    };
+    // The process that made it is gone.
+    let full = Snapshot { began_ktime_ns: 30, ended_ktime_ns: 30, ..look(&[("pod", POD)]) };
+    engine.on_look(30, &full);
+    engine.take_wants();
+    engine.on_look(40, &mounts(40, &[("pod", POD)]));
+    assert!(!engine.take_wants().everything);
+    engine.on_look(50, &mounts(50, &[]));
+    assert!(looks_wanted(&mut engine) > 0);
+    assert!(engine.parts.registry.get(POD.inode).is_none());
 }
 
 #[test]

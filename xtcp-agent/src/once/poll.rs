@@ -166,6 +166,7 @@ pub(super) fn poll(
         owners,
         mask: None,
         handles: handles != Handles::Unsupported,
+        looks_tell_ends: false,
         ledger: Ledger::new(Period::Off, ledger::Metrics::register(&registry)?),
         nsids: Nsids::default(),
         metrics: EngineMetrics::register(&registry)?,
