@@ -3,19 +3,19 @@
 
 pub(crate) mod attribution;
 mod driver;
+mod error;
 mod greeting;
 mod identity;
 mod meters;
 mod rows;
 mod scout;
+mod settings;
 
-use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -28,35 +28,36 @@ use crate::clock::{self, Clock};
 use crate::collector::{self, Shared, WorkerHandle};
 use crate::config::{Config, EbpfMode, OwnConnections, Switch};
 use crate::connections::Connections;
-use crate::destination::DestinationError;
-use crate::ebpf::{self, EbpfConfig, EbpfError, Fact, Loaded, Rung};
+use crate::ebpf::{self, EbpfConfig, Fact, Loaded, Rung};
 use crate::engine::{Engine, Parts, PortFilter};
 use crate::envelope;
-use crate::event_sink::{Bound, EventHub, SinkError, SinkSettings, Sinks};
-use crate::grpc::{self, GrpcError, NetnsRequest, PollRequest, RowHub, Services};
-use crate::metrics::{self, MetricsError, Readiness};
-use crate::netns::NetnsId;
-use crate::netns::discover::{DiscoverError, Discovery};
+use crate::event_sink::{Bound, EventHub, SinkSettings, Sinks};
+use crate::grpc::{self, NetnsRequest, PollRequest, RowHub, Services};
+use crate::metrics::{self, Readiness};
+use crate::netns::discover::Discovery;
 use crate::netns::enter;
-use crate::netns::filter::{FilterError, NetnsFilter};
+use crate::netns::filter::NetnsFilter;
 use crate::netns::handle::Handles;
 use crate::netns::list::Listing;
 use crate::netns::nsid::{Notices, Nsids};
 use crate::netns::registry::Registry;
-use crate::netns::watch::{MountWatch, WatchError};
+use crate::netns::watch::MountWatch;
 use crate::netns_counters::ledger::Ledger;
 use crate::record::builder::Builder;
-use crate::scheduler::{self, Scheduler};
-use crate::selection::SocketSelection;
+use crate::scheduler::Scheduler;
 use crate::{sys, topology, workload};
 
 use driver::Driver;
+pub use error::RunError;
+use error::system;
 use greeting::{Served, say_what_runs};
 use meters::Meters;
 use rows::WorkerSink;
 use scout::Scout;
 
 pub(crate) use identity::{host, kernel_version};
+use settings::EVENTS_WAIT;
+pub(crate) use settings::{questions, schedule};
 
 /// Sockets followed between birth and CLOSE at most: about 150 bytes each.
 const CONNECTIONS: usize = 1 << 19;
@@ -68,52 +69,6 @@ const ROW_CHUNKS: usize = 128;
 const GRPC_ROW_BYTES: usize = 16 << 20;
 /// Full looks without a trace after which a namespace is given up: where nothing tells of ends, and where a hook does.
 const PATIENCE: (u32, u32) = (2, 4);
-
-/// Longest wait for the events about the time of a dump or of a look; longer only where the engine is far behind.
-const EVENTS_WAIT: Duration = Duration::from_secs(1);
-
-/// Why the agent could not start, or ended.
-#[derive(Debug, Error)]
-#[expect(missing_docs, reason = "each variant is the error of the module it is named after")]
-pub enum RunError {
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
-    #[error("metrics: {0}")]
-    Registry(#[from] prometheus::Error),
-    #[error(transparent)]
-    Grpc(#[from] GrpcError),
-    #[error(transparent)]
-    Destination(#[from] DestinationError),
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    #[error(transparent)]
-    Filter(#[from] FilterError),
-    #[error(transparent)]
-    Discover(#[from] DiscoverError),
-    #[error(transparent)]
-    Watch(#[from] WatchError),
-    #[error(transparent)]
-    Attribution(#[from] attribution::AttributionError),
-    #[error("--ebpf require: {0}")]
-    Ebpf(#[from] EbpfError),
-    /// A system call at start.
-    #[error("{what}: {source}")]
-    System {
-        /// What was being done.
-        what: &'static str,
-        /// Its errno.
-        source: io::Error,
-    },
-    #[error("delivery ended: {0}")]
-    Delivery(#[from] envelope::DeliveryError),
-    /// Each said before why it ended.
-    #[error("no worker is left that could ask a namespace")]
-    Workers,
-}
-
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
-    move |source| RunError::System { what, source }
-}
 
 /// Everything that is taken down at the end.
 struct Running {
@@ -381,25 +336,6 @@ async fn start(config: Config) -> Result<Running, RunError> {
     Ok(Running { driver, services, delivery, sinks, events, rows, stop_services })
 }
 
-/// What the workers of these settings ask for.
-pub(crate) fn questions(config: &Config, own: NetnsId) -> collector::Settings {
-    collector::Settings {
-        mptcp: config.sockets.wants_mptcp(),
-        states: config.poll.states(),
-        selection: config.poll.deserializers(),
-        include_ports: config.sockets.include_ports.clone(),
-        exclude_ports: config.sockets.exclude_ports.clone(),
-        sockets: SocketSelection::new(
-            config.sockets.filter.clone(),
-            &config.sockets.include_ports,
-            &config.sockets.exclude_ports,
-        ),
-        timeout: config.poll.timeout,
-        lookups_per_send: usize::from(config.lookup.batch),
-        leave_out_own_in: (config.sockets.own_connections == OwnConnections::Exclude).then_some(own),
-    }
-}
-
 fn load_ebpf(config: &Config, netns_filter: bool) -> Result<Option<Loaded>, RunError> {
     if config.ebpf.mode == EbpfMode::Off {
         return Ok(None);
@@ -429,20 +365,6 @@ fn load_ebpf(config: &Config, netns_filter: bool) -> Result<Option<Loaded>, RunE
             );
             Ok(None)
         }
-    }
-}
-
-/// How the scheduler goes about it.
-pub(crate) fn schedule(config: &Config, events: bool) -> scheduler::Settings {
-    let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    scheduler::Settings {
-        frequency_ns: ns(config.poll.frequency),
-        jitter_pct: u32::from(config.poll.jitter_pct),
-        workers: usize::from(config.netns.workers),
-        lookup_delay_ns: ns(config.lookup.delay),
-        lookups_per_request: 16 * usize::from(config.lookup.batch),
-        lookups_per_s: config.lookup.rate,
-        merge_wait_ns: if events { ns(EVENTS_WAIT) } else { 0 },
     }
 }
 

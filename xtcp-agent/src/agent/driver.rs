@@ -1,8 +1,9 @@
 //! The loop: whatever happens is given to the engine, and what the engine decides is carried out.
 
+mod means;
+
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,63 +11,25 @@ use prost::Message as _;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::scout::{Found, Scout};
-use crate::clock::{self, Clock};
+use super::scout::Found;
+use crate::clock;
 use crate::collector::{Done, Job, WorkerHandle};
-use crate::ebpf::{Control, DrainHandle, EbpfMetrics};
-use crate::engine::{Engine, Wants};
+use crate::ebpf::DrainHandle;
+use crate::engine::Wants;
 use crate::event::EventBatch;
-use crate::event_sink::EventHub;
-use crate::grpc::{NetnsRequest, PollRequest, RowHub};
-use crate::metrics::Readiness;
+use crate::grpc::{NetnsRequest, PollRequest};
 use crate::netns::Snapshot;
 use crate::netns::enter::EnterError;
 use crate::netns::label::printable_path;
-use crate::netns::metrics::DiscoveryMetrics;
-use crate::netns::nsid::{Notices, Nsids, Told};
-use crate::netns::watch::{Hint, MountWatch};
-use crate::owners::Owners;
-use crate::workload::Directory;
+use crate::netns::nsid::{Notices, Told};
+use crate::netns::watch::Hint;
+pub(super) use means::Means;
 
 /// A namespace is made before it is mounted: mounts are looked at this long after a hint, and once more.
 const MOUNT_DELAYS: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
 
 /// When to ask the scout again that had something to do.
 const SCOUT_RETRY: Duration = Duration::from_millis(2);
-
-/// Everything that the loop holds.
-pub(super) struct Means {
-    pub(super) engine: Engine,
-    pub(super) owners: Owners,
-    pub(super) scan: Option<std::thread::JoinHandle<()>>,
-    pub(super) threads: Vec<WorkerHandle>,
-    pub(super) done: mpsc::Receiver<Done>,
-    pub(super) batches: Option<mpsc::Receiver<EventBatch>>,
-    pub(super) polls: mpsc::Receiver<PollRequest>,
-    pub(super) netns: mpsc::Receiver<NetnsRequest>,
-    pub(super) watch: MountWatch,
-    /// What rtnetlink tells of ids of namespaces; none when it tells no more.
-    pub(super) notices: Option<Notices>,
-    pub(super) nsids: Nsids,
-    /// A kernel event tells of every beginning, and of every end.
-    pub(super) tells: (bool, bool),
-    pub(super) scout: Scout,
-    pub(super) looks: mpsc::Receiver<Found>,
-    pub(super) drain: Option<DrainHandle>,
-    pub(super) control: Option<Control>,
-    pub(super) ebpf_metrics: EbpfMetrics,
-    pub(super) discovery_metrics: DiscoveryMetrics,
-    pub(super) readiness: Readiness,
-    pub(super) events: EventHub,
-    pub(super) rows: RowHub,
-    pub(super) clock: Arc<Clock>,
-    pub(super) directory: Directory,
-    pub(super) frequency: Duration,
-    pub(super) reconcile: Duration,
-    /// How long at most a look waits for the events of its time, because the kernel's own word of a creation may still be
-    /// on its way when a look has seen the namespace.
-    pub(super) settle: Duration,
-}
 
 /// Changes of namespaces that a client may be behind; then it is told how many it missed.
 const NETNS_CHANGES: usize = 4096;

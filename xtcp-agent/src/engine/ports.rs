@@ -3,7 +3,7 @@
 
 use xtcp_common::event::{TcpState as Transition, kind};
 
-use super::State;
+use super::transitions::State;
 
 /// Ports to include and to exclude; without any everything passes.
 #[derive(Clone, Debug, Default)]

@@ -1,4 +1,4 @@
-use xtcp_common::event::{Header, Task, TcpClose, hook};
+use xtcp_common::event::{Header, Task, TcpClose, TcpState as Transition, hook};
 use xtcp_proto::event::v1::EventKind;
 use xtcp_proto::netns::v1::NetnsCounters;
 
