@@ -19,7 +19,7 @@ use super::cgroup::Place;
 use super::{Source, Workload};
 use crate::netns::{NetnsId, Thread};
 pub use facts::{ContainerFacts, LabelChoice, OptOut, PodFacts};
-use memory::Memory;
+use memory::{Memory, Namespaces};
 pub use metrics::DirectoryMetrics;
 
 /// Questions that may wait for the reader of `/proc`; what is more is dropped and counted, and found by the next look.
@@ -73,6 +73,7 @@ pub struct Met {
 #[derive(Clone)]
 pub struct Directory {
     memory: Arc<Mutex<Memory>>,
+    netns: Namespaces,
     changed: Arc<Notify>,
     strangers: watch::Sender<()>,
     questions: Option<SyncSender<Question>>,
@@ -84,11 +85,20 @@ impl Directory {
     /// An empty directory that takes at most so many bytes, and the questions that its users have for the reader of `/proc`.
     pub(super) fn new(budget: usize, metrics: Option<DirectoryMetrics>) -> (Self, Receiver<Question>) {
         let (questions, asked) = sync_channel(QUESTIONS);
-        let memory = Arc::new(Mutex::new(Memory::new(budget)));
+        let memory = Memory::new(budget);
+        let netns = memory.namespaces();
+        let memory = Arc::new(Mutex::new(memory));
         let strangers = watch::Sender::default();
         let questions = Some(questions);
-        let directory =
-            Self { memory, changed: Arc::default(), strangers, questions, chores: Arc::default(), metrics };
+        let directory = Self {
+            memory,
+            netns,
+            changed: Arc::default(),
+            strangers,
+            questions,
+            chores: Arc::default(),
+            metrics,
+        };
         (directory, asked)
     }
 
@@ -100,7 +110,7 @@ impl Directory {
     /// The workload that a namespace belongs to; `None` where it is not known, or belongs to several that have nothing in
     /// common.
     pub fn of_netns(&self, id: NetnsId) -> Option<Arc<Workload>> {
-        self.lock().of_netns(id.inode)
+        self.netns.workload(id.inode)
     }
 
     /// The workload that a cgroup belongs to, by its path as `/proc/<pid>/cgroup` has it; `None` where the path tells

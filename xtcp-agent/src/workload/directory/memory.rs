@@ -1,7 +1,7 @@
 //! The memory itself. No I/O and no clock.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::facts::{ContainerFacts, PodFacts};
 use super::{Changes, Members, Met};
@@ -25,6 +25,31 @@ struct Netns {
     workload: Arc<Workload>,
 }
 
+/// The namespaces that were met, with a lock of their own that nobody holds for long: every change event asks for one.
+#[derive(Clone, Debug)]
+pub(super) struct Namespaces(Arc<RwLock<Budgeted<u32, Netns>>>);
+
+impl Namespaces {
+    fn new(limit: usize) -> Self {
+        Self(Arc::new(RwLock::new(Budgeted::new(limit))))
+    }
+
+    /// Whose one is, where anything of it is known. Being asked for is no use that counts.
+    pub(super) fn workload(&self, inode: u32) -> Option<Arc<Workload>> {
+        let namespaces = self.read();
+        let workload = &namespaces.peek(&inode)?.workload;
+        workload.is_known().then(|| Arc::clone(workload))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Budgeted<u32, Netns>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Budgeted<u32, Netns>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What takes how much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Usage {
@@ -40,7 +65,7 @@ pub(super) const KINDS: [&str; 4] = ["netns", "cgroup", "container", "pod"];
 /// Everything that is known.
 #[derive(Debug)]
 pub(super) struct Memory {
-    netns: Budgeted<u32, Netns>,
+    netns: Namespaces,
     cgroups: Budgeted<String, Arc<Workload>>,
     /// By id of the cgroup; its path is in `cgroups`.
     cgroup_ids: Budgeted<u64, String>,
@@ -60,7 +85,7 @@ impl Memory {
         // Namespaces carry a copy of what is known of them: they get the most.
         let share = budget / 8;
         Self {
-            netns: Budgeted::new(4 * share),
+            netns: Namespaces::new(4 * share),
             cgroups: Budgeted::new(share),
             cgroup_ids: Budgeted::new(share / 2),
             processes: Budgeted::new(share / 2),
@@ -74,9 +99,8 @@ impl Memory {
         }
     }
 
-    pub(super) fn of_netns(&mut self, inode: u32) -> Option<Arc<Workload>> {
-        let known = self.netns.get(&inode)?;
-        known.workload.is_known().then(|| Arc::clone(&known.workload))
+    pub(super) fn namespaces(&self) -> Namespaces {
+        self.netns.clone()
     }
 
     pub(super) fn of_cgroup(&mut self, path: &str) -> Option<Arc<Workload>> {
@@ -124,7 +148,7 @@ impl Memory {
     }
 
     pub(super) fn netns_ended(&mut self, inode: u32, at_ktime_ns: u64) {
-        self.netns.remove(&inode);
+        self.netns.write().remove(&inode);
         self.changed.remove(&inode);
         if self.graves.len() >= GRAVES {
             self.graves.retain(|_, dead| at_ktime_ns.saturating_sub(*dead) < GRAVE_NS);
@@ -157,11 +181,12 @@ impl Memory {
     }
 
     pub(super) fn knows(&self, inode: u32) -> bool {
-        self.netns.peek(&inode).is_some()
+        self.netns.read().peek(&inode).is_some()
     }
 
     pub(super) fn is_settled(&self, inode: u32) -> bool {
-        let workload = self.netns.peek(&inode).map(|known| &known.workload);
+        let namespaces = self.netns.read();
+        let workload = namespaces.peek(&inode).map(|known| &known.workload);
         workload.is_some_and(|workload| workload.container.is_some() || workload.pod.is_some())
     }
 
@@ -215,6 +240,7 @@ impl Memory {
         });
         let again: Vec<Members> = self
             .netns
+            .read()
             .iter()
             .filter(|(_, known)| {
                 let uid = known.workload.pod.as_ref().is_some_and(|pod| ids.contains(&pod.uid));
@@ -244,9 +270,10 @@ impl Memory {
         }
         let sum = |one: (usize, usize, u64), two: (usize, usize, u64)| (one.0, one.1 + two.1, one.2 + two.2);
         let cgroups = sum(sum(of(&self.cgroups), of(&self.cgroup_ids)), of(&self.processes));
+        let namespaces = self.netns.read();
         Usage {
-            kinds: [of(&self.netns), cgroups, of(&self.containers), of(&self.pods)],
-            opted_out: self.netns.iter().filter(|(_, known)| known.workload.opted_out).count(),
+            kinds: [of(&namespaces), cgroups, of(&self.containers), of(&self.pods)],
+            opted_out: namespaces.iter().filter(|(_, known)| known.workload.opted_out).count(),
         }
     }
 
@@ -259,7 +286,7 @@ impl Memory {
             workloads.retain(of_engine);
         }
         let mut workload = Self::joint(workloads);
-        let before = self.netns.peek(&members.inode).map(|known| Arc::clone(&known.workload));
+        let before = self.netns.read().peek(&members.inode).map(|known| Arc::clone(&known.workload));
         if let Some(before) = &before {
             workload.keep_names_of(before);
         }
@@ -268,11 +295,11 @@ impl Memory {
             // So that it counts as used, with the members of now.
             let bytes = weight(&members, &workload);
             let workload = before.unwrap_or_default();
-            self.netns.insert(inode, Netns { members, workload }, bytes);
+            self.netns.write().insert(inode, Netns { members, workload }, bytes);
             return false;
         }
         let bytes = weight(&members, &workload);
-        self.netns.insert(inode, Netns { members, workload: Arc::new(workload) }, bytes);
+        self.netns.write().insert(inode, Netns { members, workload: Arc::new(workload) }, bytes);
         self.changed.insert(inode);
         true
     }
