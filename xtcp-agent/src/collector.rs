@@ -10,12 +10,12 @@ mod own;
 mod tap;
 mod worker;
 
-use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use foldhash::HashSet;
 use nix::errno::Errno;
 use xtcp_inet_diag::attr::Selection;
 use xtcp_inet_diag::bytecode::{Program, Subject};
@@ -31,7 +31,7 @@ use crate::netns::enter::{EnterError, Visitor};
 use crate::netns::nsid::Nsids;
 use crate::netns_counters::Reading as Counters;
 use crate::netns_counters::listeners::Listeners;
-use crate::owners::{Known, Owners, View};
+use crate::owners::{Known, Owners, Socket, View};
 use crate::record::builder::{Builder, Context, RowFields, Template};
 use crate::record::{RowChunk, Rows};
 use crate::scheduler::{Completion, DumpRequest, Lookup, Scope};
@@ -71,7 +71,7 @@ impl Settings {
     /// Whether a row is wanted. A port of 0 is one that the socket does not have yet.
     fn wants(&self, states: States, row: &Row<'_>) -> bool {
         let ports = [row.source_port(), row.destination_port()];
-        let any = |set: &[u16]| ports.iter().any(|port| set.contains(port));
+        let any = |set: &[u16]| set.iter().any(|port| ports.contains(port));
         let unknown = row.source_port() == 0;
         states.shows(row.state())
             && (self.include_ports.is_empty() || unknown || any(&self.include_ports))
@@ -141,7 +141,7 @@ impl Collector {
             delivered: 0,
             seen: request.seen.clone(),
             states,
-            own: HashSet::new(),
+            own: HashSet::default(),
             listeners: None,
             program: Program::EVERYTHING,
             owners: self.owners.view(),
@@ -180,7 +180,7 @@ impl Collector {
         }
         let duration_ns = clock::ktime_ns().saturating_sub(started);
         self.metrics.request_ended(request, complete, delivery.delivered, duration_ns);
-        let seen = if request.poll != 0 { delivery.seen } else { HashSet::new() };
+        let seen = if request.poll != 0 { delivery.seen } else { HashSet::default() };
         let rows = delivery.delivered;
         if let (Some(counters), Some(listeners)) = (&mut counters, delivery.listeners) {
             listeners.finish(&mut counters.counters);
@@ -388,20 +388,18 @@ impl Delivery<'_> {
             metrics.own_row();
             return false;
         }
-        let known = self.owner(row, &fields);
-        let workload = match known.as_ref().and_then(|known| known.workload.clone()) {
-            None => self.owners.of_cgroup(row.cgroup_id()),
-            known => known,
-        };
-        if workload.as_ref().is_some_and(|workload| workload.opted_out) {
+        // A lookup carries the owner that its event told.
+        let socket = Socket { cookie: row.cookie(), inode: row.inode(), cgroup_id: row.cgroup_id() };
+        let Known { owner, workload } = self.owners.of(socket, fields.owner.copied());
+        if workload.is_some_and(|workload| workload.opted_out) {
             metrics.opted_out_row();
             return false;
         }
         let fields = RowFields {
             counter: counter.fetch_add(1, Ordering::Relaxed) + 1,
             event_sequence: fields.event_sequence,
-            owner: known.as_ref().map(|known| &known.owner),
-            workload: workload.as_ref(),
+            owner: owner.as_ref(),
+            workload,
         };
         match template.append(row, fields, &mut self.rows) {
             Ok(findings) => {
@@ -412,14 +410,6 @@ impl Delivery<'_> {
                 metrics.malformed_row(&error);
                 false
             }
-        }
-    }
-
-    /// A lookup carries the owner that its event told.
-    fn owner(&self, row: &Row<'_>, fields: &RowFields<'_>) -> Option<Known> {
-        match fields.owner {
-            Some(owner) => Some(self.owners.told(*owner)),
-            None => self.owners.of(row.cookie(), row.inode()),
         }
     }
 

@@ -11,12 +11,12 @@ mod processes;
 mod scan;
 mod sockets;
 
-use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use foldhash::HashMap;
 use xtcp_proto::event::v1::OwnerSource;
 
 use crate::clock;
@@ -50,7 +50,7 @@ struct Shared {
     /// Processes that own a socket.
     tracked: Mutex<Tracked>,
     /// What is known of each of them, by its id.
-    processes: RwLock<Arc<HashMap<u32, Arc<Process>>>>,
+    processes: RwLock<Arc<HashMap<u32, Process>>>,
     /// What the walk over descriptors found, by the inode of the socket.
     scanned: RwLock<Arc<HashMap<u32, Entry>>>,
     /// Polls that may still ask for it.
@@ -61,13 +61,24 @@ struct Shared {
     metrics: OwnerMetrics,
 }
 
-/// A socket's owner.
-#[derive(Clone, Debug)]
-pub struct Known {
-    /// The process.
-    pub owner: Owner,
-    /// Whose the process is; `None` where that is not known.
-    pub workload: Option<Arc<Workload>>,
+/// What is known of a socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// The process that it belongs to; `None` where that is not known, or may be another by now.
+    pub owner: Option<Owner>,
+    /// Whose the process is, else whose the socket's cgroup is; `None` where neither is known.
+    pub workload: Option<&'a Arc<Workload>>,
+}
+
+/// A socket, as far as it is told apart here.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Socket {
+    /// Its cookie.
+    pub cookie: u64,
+    /// Inode of its file; 0 when it has none.
+    pub inode: u32,
+    /// Id of its cgroup of version 2; 0 where the kernel does not tell it.
+    pub cgroup_id: u64,
 }
 
 impl Owners {
@@ -153,7 +164,7 @@ impl Owners {
     pub fn view(&self) -> View {
         let processes = Arc::clone(&self.0.processes.read().unwrap_or_else(PoisonError::into_inner));
         let scanned = Arc::clone(&self.0.scanned.read().unwrap_or_else(PoisonError::into_inner));
-        View { owners: self.clone(), processes, scanned, cgroups: HashMap::new() }
+        View { owners: self.clone(), processes, scanned, cgroups: HashMap::default() }
     }
 
     /// Writes the gauges.
@@ -175,36 +186,41 @@ impl Entry {
             OwnerSource::Close | OwnerSource::Exit | OwnerSource::Netns | OwnerSource::Unspecified => false,
         }
     }
+
+    /// The owner and its workload, as far as the process that is known by that id is the one that was meant.
+    fn judge(self, processes: &HashMap<u32, Process>) -> (Option<Owner>, Option<&Arc<Workload>>) {
+        let Self { mut owner, learned_ktime_ns } = self;
+        let Some(process) = processes.get(&owner.pid) else { return (Some(owner), None) };
+        if !process.began_before(learned_ktime_ns) {
+            // The id is another process's by now.
+            return (Some(owner).filter(|_| !self.is_alive()), None);
+        }
+        if self.is_alive() && process.checked_ktime_ns > learned_ktime_ns {
+            owner.comm = process.comm;
+        }
+        (Some(owner), process.workload.as_ref())
+    }
 }
 
 /// What was known when a request began; asks the memory only for sockets.
 pub struct View {
     owners: Owners,
-    processes: Arc<HashMap<u32, Arc<Process>>>,
+    processes: Arc<HashMap<u32, Process>>,
     scanned: Arc<HashMap<u32, Entry>>,
     /// Answers about cgroups, by id.
     cgroups: HashMap<u64, Option<Arc<Workload>>>,
 }
 
 impl View {
-    /// The owner of a socket with this cookie and inode (0 for one without a file); `None` where it is not known, or may
-    /// be another by now.
-    pub fn of(&self, cookie: u64, inode: u32) -> Option<Known> {
-        let entry = match self.owners.0.sockets.get(cookie) {
-            Some(entry) => entry,
-            None if inode == 0 => return None,
-            None => {
-                let entry = *self.scanned.get(&inode)?;
-                self.owners.learn(cookie, entry.owner, entry.learned_ktime_ns);
-                entry
-            }
+    /// What is known of a socket, whose owner an event may have told a moment ago.
+    pub fn of(&mut self, socket: Socket, told: Option<Owner>) -> Known<'_> {
+        let entry = match told {
+            Some(owner) => Some(Entry { owner, learned_ktime_ns: u64::MAX }),
+            None => self.remembered(socket),
         };
-        self.judge(entry)
-    }
-
-    /// The owner that an event told a moment ago.
-    pub fn told(&self, owner: Owner) -> Known {
-        self.judge(Entry { owner, learned_ktime_ns: u64::MAX }).unwrap_or(Known { owner, workload: None })
+        let Self { owners, processes, cgroups, .. } = self;
+        let (owner, workload) = entry.map_or((None, None), |entry| entry.judge(processes));
+        Known { owner, workload: workload.or_else(|| of_cgroup(socket.cgroup_id, owners, cgroups)) }
     }
 
     /// The socket of an event that had no cookie (before 5.12) got this one by being asked for.
@@ -212,33 +228,28 @@ impl View {
         self.owners.learn(cookie, owner, now());
     }
 
-    /// The workload of a cgroup of version 2 by its id; of the root (1) none.
-    pub fn of_cgroup(&mut self, id: u64) -> Option<Arc<Workload>> {
-        if id <= 1 {
-            return None;
+    fn remembered(&self, Socket { cookie, inode, .. }: Socket) -> Option<Entry> {
+        let known = self.owners.0.sockets.get(cookie);
+        if known.is_some() || inode == 0 || self.scanned.is_empty() {
+            return known;
         }
-        let shared = &self.owners.0;
-        let ask = || shared.directory.of_cgroup_id(id).or_else(|| shared.cgroups.of(id, &shared.directory));
-        self.cgroups.entry(id).or_insert_with(ask).clone()
+        let entry = *self.scanned.get(&inode)?;
+        self.owners.learn(cookie, entry.owner, entry.learned_ktime_ns);
+        Some(entry)
     }
+}
 
-    fn judge(&self, entry: Entry) -> Option<Known> {
-        let Entry { mut owner, learned_ktime_ns } = entry;
-        let process = self.processes.get(&owner.pid);
-        if !entry.is_alive() {
-            let same = process.filter(|process| process.began_before(learned_ktime_ns));
-            return Some(Known { owner, workload: same.and_then(|process| process.workload.clone()) });
-        }
-        let Some(process) = process else { return Some(Known { owner, workload: None }) };
-        // The id is another process's by now.
-        if !process.began_before(learned_ktime_ns) {
-            return None;
-        }
-        if process.checked_ktime_ns > learned_ktime_ns {
-            owner.comm = process.comm;
-        }
-        Some(Known { owner, workload: process.workload.clone() })
+/// The workload of a cgroup of version 2; of the root (1) none.
+fn of_cgroup<'a>(
+    id: u64,
+    Owners(shared): &Owners,
+    known: &'a mut HashMap<u64, Option<Arc<Workload>>>,
+) -> Option<&'a Arc<Workload>> {
+    if id <= 1 {
+        return None;
     }
+    let ask = || shared.directory.of_cgroup_id(id).or_else(|| shared.cgroups.of(id, &shared.directory));
+    known.entry(id).or_insert_with(ask).as_ref()
 }
 
 /// A command name as events have it.

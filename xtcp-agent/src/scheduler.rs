@@ -11,7 +11,7 @@ mod poll;
 mod request;
 mod sweep;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::record::Reason;
 
@@ -339,7 +339,7 @@ impl Scheduler {
         let asked = if let Scope::Lookups(lookups) = &scope { lookups.len() } else { 0 };
         let dump = scope == Scope::Dump;
         self.in_flight.insert(self.last_id, InFlight { netns_inode: inode, poll, dump, asked });
-        let seen = HashSet::new();
+        let seen = foldhash::HashSet::default();
         DumpRequest { id: self.last_id, netns_inode: inode, scope, reason, poll, event_sequence, seen }
     }
 }

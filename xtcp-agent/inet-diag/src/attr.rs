@@ -60,6 +60,8 @@ const MPTCP_INFO: u16 = 0x8000 | INFO;
 const OTHER_INFO: u16 = 0xc000 | INFO;
 /// `INET_DIAG_ULP_INFO`, whose nested attributes are counted too.
 const ULP_INFO: u16 = 19;
+/// `INET_DIAG_CGROUP_ID`.
+pub(crate) const CGROUP_ID: u16 = 21;
 
 /// An attribute's payload becomes its type.
 pub(crate) trait Decode<'a>: Sized {

@@ -11,7 +11,7 @@
 use core::fmt;
 
 use crate::attr::info::AccEcnLayout;
-use crate::attr::{self, AttributeError, Places, Selection, Tally, Walk};
+use crate::attr::{self, AttributeError, CGROUP_ID, Places, Selection, Tally, Walk};
 use crate::bytes::{Native, port_at};
 use crate::message::{MessageError, ROW_LEN, Reading};
 use crate::request::Protocol;
@@ -21,9 +21,6 @@ mod layers;
 mod writer;
 
 use writer::{Bits, NUMBERS_ROOM, Writer};
-
-/// Number of `INET_DIAG_CGROUP_ID`.
-const CGROUP_ID: u16 = 21;
 
 /// What a record says beside the row. The runs are whole protobuf fields in ascending order.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +55,14 @@ pub struct Findings {
     pub malformed: Tally,
     /// The attribute at which the walk ended because of its length; those after it were not seen.
     pub damage: Option<AttributeError>,
+}
+
+impl Findings {
+    /// There is nothing wrong.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.unknown.is_empty() && self.malformed.is_empty() && self.damage.is_none()
+    }
 }
 
 /// The room given is too small.
@@ -169,8 +174,12 @@ impl<'a> Row<'a> {
     /// Id of the socket's cgroup, version 2 (5.8, `INET_DIAG_CGROUP_ID`); 0 where the kernel does not tell it.
     #[inline]
     pub fn cgroup_id(&self) -> u64 {
-        let mut found = Walk::new(self.attributes).map_while(Result::ok);
-        let payload = found.find_map(|(number, payload)| (number == CGROUP_ID).then_some(payload));
+        let mut places = Places::default();
+        let rest = places.until_cgroup_id(self.attributes);
+        let mut walk = Walk::new(rest).map_while(Result::ok);
+        let payload = places
+            .cgroup_id
+            .or_else(|| walk.find_map(|(number, payload)| (number == CGROUP_ID).then_some(payload)));
         payload.and_then(|payload| u64::at(payload, 0)).unwrap_or(0)
     }
 

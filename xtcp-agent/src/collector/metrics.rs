@@ -202,6 +202,9 @@ impl CollectorMetrics {
     }
 
     pub(crate) fn attributes(&self, findings: &Findings) {
+        if findings.is_empty() {
+            return;
+        }
         let Findings { unknown, malformed, damage } = findings;
         for (tally, counter) in [(unknown, &self.unknown_attributes), (malformed, &self.malformed_attributes)]
         {

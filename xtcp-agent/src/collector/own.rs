@@ -1,12 +1,12 @@
 //! Which sockets are this process's own, by the kernel's list of its descriptors.
 
-use std::collections::HashSet;
+use foldhash::HashSet;
 use std::fs;
 
 /// Inodes of the sockets that this process holds, as `inet_diag` tells them. One that opens a moment later is missed.
 pub(super) fn socket_inodes() -> HashSet<u32> {
     let Ok(descriptors) = fs::read_dir("/proc/self/fd") else {
-        return HashSet::new();
+        return HashSet::default();
     };
     descriptors
         .flatten()

@@ -1,7 +1,7 @@
 //! Whether the processes that own sockets live, what they are called, and whose they are: read from `/proc` in the
 //! background, those that are new at once, the others in turn.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
@@ -27,7 +28,7 @@ const PER_ROUND: usize = 1_000;
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// What is known of a process.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Process {
     /// When it began, ticks since boot.
     began_ticks: u64,
@@ -225,8 +226,8 @@ pub(super) fn look(owners: &Owners, due: &[u32]) {
         return;
     }
     let ticks = Ticks::now();
-    let mut seen = HashMap::new();
-    let mut gone = HashMap::new();
+    let mut seen = HashMap::default();
+    let mut gone = HashMap::default();
     for pid in due {
         let checked_ktime_ns = now();
         match stat(&shared.settings.proc, *pid) {
@@ -235,7 +236,7 @@ pub(super) fn look(owners: &Owners, due: &[u32]) {
                 let workload = shared.workload_of(*pid);
                 let process =
                     Process { began_ticks: began, began_ktime_ns, comm, workload, checked_ktime_ns };
-                seen.insert(*pid, Arc::new(process));
+                seen.insert(*pid, process);
             }
             Stat::Gone => {
                 gone.insert(*pid, checked_ktime_ns);
@@ -252,7 +253,7 @@ pub(super) fn look(owners: &Owners, due: &[u32]) {
         known.get(pid).is_some_and(|was| was.began_ticks != process.began_ticks)
     };
     let reused = seen.iter().any(|(pid, process)| is_another(pid, process));
-    known.extend(seen.iter().map(|(pid, process)| (*pid, Arc::clone(process))));
+    known.extend(seen.iter().map(|(pid, process)| (*pid, process.clone())));
     *shared.processes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
     let lost = |entry: &super::Entry| {
         let learned = entry.learned_ktime_ns;

@@ -2,7 +2,6 @@
 //!
 //! A socket that several processes hold is nobody's: which of them uses it cannot be told.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::fs;
 use std::io;
@@ -13,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use nix::errno::Errno;
 use xtcp_proto::event::v1::OwnerSource;
 
@@ -67,7 +67,7 @@ pub(super) fn run(owners: &Owners, slowly: bool) -> io::Result<Scanned> {
     let shared = &owners.0;
     let mut walk = Walk {
         scanned: Scanned::default(),
-        holders: HashMap::new(),
+        holders: HashMap::default(),
         room: shared.settings.bytes / ENTRY_BYTES,
         left: BREATH.0,
         slowly,

@@ -1,15 +1,16 @@
 //! Cookie to owner, within a budget.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock};
 
-use lru::LruCache;
+use foldhash::HashMap;
 
 use crate::connections::Owner;
 
-/// What an entry takes: itself, its key and the two links of the order in one allocation, its slot in a table that is
-/// between seven eighths and seven sixteenths full.
-pub(super) const ENTRY_BYTES: usize = 128;
+/// What an entry takes: a slot of 48 bytes and one in a table that is at least seven sixteenths full, and its cookie in
+/// the order, beside that of one that is gone, in a ring that is at least half full.
+pub(super) const ENTRY_BYTES: usize = 144;
 /// Parts that are locked apart: events fill them while workers read.
 const SHARDS: usize = 16;
 
@@ -23,81 +24,110 @@ pub(super) struct Entry {
 
 /// The map. Whoever was learnt first is the first to go.
 pub(super) struct Sockets {
-    shards: [RwLock<LruCache<u64, Entry>>; SHARDS],
+    shards: [RwLock<Shard>; SHARDS],
     per_shard: usize,
+    len: AtomicUsize,
     evicted: AtomicU64,
+}
+
+/// A row of a poll is looked up here when its socket has long left the processor's caches: entries lie in the table itself.
+#[derive(Default)]
+struct Shard {
+    entries: HashMap<u64, Entry>,
+    /// Cookies as they were learnt, also of some that are gone: no cookie is used again.
+    order: VecDeque<u64>,
 }
 
 impl Sockets {
     pub(super) fn new(bytes: usize) -> Self {
         Self {
-            shards: std::array::from_fn(|_| RwLock::new(LruCache::unbounded())),
+            shards: std::array::from_fn(|_| RwLock::default()),
             per_shard: (bytes / ENTRY_BYTES / SHARDS).max(1),
+            len: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
         }
     }
 
     pub(super) fn get(&self, cookie: u64) -> Option<Entry> {
-        // Reading is no use that counts: it would have to wait for others who read.
-        self.read(cookie)?.peek(&cookie).copied()
+        if self.len() == 0 {
+            return None;
+        }
+        let shard = self.shard(cookie)?.read().unwrap_or_else(PoisonError::into_inner);
+        shard.entries.get(&cookie).copied()
     }
 
     /// Those whom it displaced: the one before it of this socket, and one for want of room.
     pub(super) fn insert(&self, cookie: u64, entry: Entry) -> [Option<Entry>; 2] {
-        let Some(mut shard) = self.write(cookie) else { return [None, None] };
-        let before = shard.put(cookie, entry);
-        let mut displaced = None;
-        if shard.len() > self.per_shard {
-            displaced = shard.pop_lru().map(|(_, entry)| entry);
-            self.evicted.fetch_add(1, Ordering::Relaxed);
+        let Some(shard) = self.shard(cookie) else { return [None, None] };
+        let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+        let before = shard.entries.insert(cookie, entry);
+        if before.is_some() {
+            return [before, None];
         }
-        [before, displaced]
+        let displaced = if shard.entries.len() > self.per_shard { shard.remove_first() } else { None };
+        shard.append(cookie);
+        match displaced {
+            Some(_) => self.evicted.fetch_add(1, Ordering::Relaxed),
+            None => self.len.fetch_add(1, Ordering::Relaxed) as u64,
+        };
+        [None, displaced]
     }
 
     pub(super) fn remove(&self, cookie: u64) -> Option<Entry> {
-        self.write(cookie)?.pop(&cookie)
+        let mut shard = self.shard(cookie)?.write().unwrap_or_else(PoisonError::into_inner);
+        let gone = shard.entries.remove(&cookie)?;
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        Some(gone)
     }
 
     /// Takes out those of which this is true.
     pub(super) fn take(&self, gone: impl Fn(&Entry) -> bool) -> Vec<Entry> {
         let mut taken = Vec::new();
         for shard in &self.shards {
-            let cookies: Vec<u64> = {
-                let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-                shard.iter().filter(|(_, entry)| gone(entry)).map(|(cookie, _)| *cookie).collect()
-            };
-            if cookies.is_empty() {
+            // Most have none, and rows are looked up meanwhile.
+            if !shard.read().unwrap_or_else(PoisonError::into_inner).entries.values().any(&gone) {
                 continue;
             }
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-            for cookie in cookies {
-                // It may be another's since.
-                if shard.peek(&cookie).is_some_and(&gone) {
-                    taken.extend(shard.pop(&cookie));
-                }
-            }
+            taken.extend(shard.entries.extract_if(|_, entry| gone(entry)).map(|(_, entry)| entry));
         }
+        self.len.fetch_sub(taken.len(), Ordering::Relaxed);
         taken
     }
 
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        self.len.load(Ordering::Relaxed)
     }
 
     pub(super) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    fn shard(&self, cookie: u64) -> Option<&RwLock<LruCache<u64, Entry>>> {
+    /// Cookies that are kept in order.
+    #[cfg(test)]
+    pub(super) fn order(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().unwrap().order.len()).sum()
+    }
+
+    fn shard(&self, cookie: u64) -> Option<&RwLock<Shard>> {
         // Cookies count up.
         self.shards.get(usize::try_from(cookie % SHARDS as u64).unwrap_or(0))
     }
+}
 
-    fn read(&self, cookie: u64) -> Option<RwLockReadGuard<'_, LruCache<u64, Entry>>> {
-        Some(self.shard(cookie)?.read().unwrap_or_else(PoisonError::into_inner))
+impl Shard {
+    /// Takes out whoever was learnt first.
+    fn remove_first(&mut self) -> Option<Entry> {
+        let Self { entries, order } = self;
+        std::iter::from_fn(|| order.pop_front()).find_map(|cookie| entries.remove(&cookie))
     }
 
-    fn write(&self, cookie: u64) -> Option<RwLockWriteGuard<'_, LruCache<u64, Entry>>> {
-        Some(self.shard(cookie)?.write().unwrap_or_else(PoisonError::into_inner))
+    /// Puts one at the end of the order, which has at most as many that are gone as there are others.
+    fn append(&mut self, cookie: u64) {
+        let Self { entries, order } = self;
+        if order.len() >= 2 * entries.len() {
+            order.retain(|cookie| entries.contains_key(cookie));
+        }
+        order.push_back(cookie);
     }
 }

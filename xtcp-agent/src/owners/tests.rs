@@ -43,23 +43,32 @@ fn look(owners: &Owners, pids: &[u32]) {
     processes::look(owners, pids);
 }
 
-fn pid_and_comm(known: Option<Known>) -> Option<(u32, String, OwnerSource)> {
-    known.map(|known| (known.owner.pid, known.owner.comm(), known.owner.source))
+fn socket(cookie: u64, inode: u32) -> Socket {
+    Socket { cookie, inode, cgroup_id: 0 }
+}
+
+/// Who owns the socket with this cookie.
+fn owner_of(owners: &Owners, cookie: u64) -> Option<(u32, String, OwnerSource)> {
+    pid_and_comm(owners.view().of(socket(cookie, 0), None))
+}
+
+fn pid_and_comm(known: Known<'_>) -> Option<(u32, String, OwnerSource)> {
+    known.owner.map(|owner| (owner.pid, owner.comm(), owner.source))
 }
 
 #[test]
 fn an_owner_is_known_from_its_event_until_its_socket_closes() {
     let owners = owners_in(Path::new("/nonexistent"), 1 << 20);
     owners.learn(7, owner(10, "curl", OwnerSource::Connect), now());
-    assert_eq!(pid_and_comm(owners.view().of(7, 0)), Some((10, "curl".to_owned(), OwnerSource::Connect)));
-    assert!(owners.view().of(8, 0).is_none());
+    assert_eq!(owner_of(&owners, 7), Some((10, "curl".to_owned(), OwnerSource::Connect)));
+    assert!(owner_of(&owners, 8).is_none());
     assert_eq!(owners.tracked().len(), 1);
     owners.forget(7);
-    assert!(owners.view().of(7, 0).is_none());
+    assert!(owner_of(&owners, 7).is_none());
     assert_eq!(owners.tracked().len(), 0);
     // A socket without a cookie is nobody's.
     owners.learn(0, owner(10, "curl", OwnerSource::Connect), now());
-    assert!(owners.view().of(0, 0).is_none());
+    assert!(owner_of(&owners, 0).is_none());
 }
 
 #[test]
@@ -67,7 +76,7 @@ fn who_closes_a_socket_takes_the_place_of_who_opened_it() {
     let owners = owners_in(Path::new("/nonexistent"), 1 << 20);
     owners.learn(7, owner(10, "master", OwnerSource::Listen), now());
     owners.learn(7, owner(11, "worker", OwnerSource::Close), now());
-    assert_eq!(pid_and_comm(owners.view().of(7, 0)), Some((11, "worker".to_owned(), OwnerSource::Close)));
+    assert_eq!(owner_of(&owners, 7), Some((11, "worker".to_owned(), OwnerSource::Close)));
     // Whoever closed it need not live on.
     assert_eq!(owners.tracked().len(), 0);
 }
@@ -80,12 +89,12 @@ fn a_process_that_ended_leaves_its_sockets_to_nobody_that_is_known() {
     owners.learn(7, owner(10, "curl", OwnerSource::Connect), now());
     owners.learn(8, owner(10, "curl", OwnerSource::Exit), now());
     look(&owners, &[10]);
-    assert!(owners.view().of(7, 0).is_some());
+    assert!(owner_of(&owners, 7).is_some());
     fs::remove_dir_all(proc.path().join("10")).unwrap();
     look(&owners, &[10]);
-    assert!(owners.view().of(7, 0).is_none());
+    assert!(owner_of(&owners, 7).is_none());
     // It is told of this one that it ended with the socket open.
-    assert_eq!(pid_and_comm(owners.view().of(8, 0)), Some((10, "curl".to_owned(), OwnerSource::Exit)));
+    assert_eq!(owner_of(&owners, 8), Some((10, "curl".to_owned(), OwnerSource::Exit)));
     assert_eq!(owners.tracked().len(), 0);
 }
 
@@ -99,10 +108,10 @@ fn a_process_id_that_is_used_again_is_not_the_owner() {
     let later = u64::MAX / 1_000_000_000;
     fs::write(proc.path().join("10/stat"), stat_of(10, "other", 'S', 1, later)).unwrap();
     look(&owners, &[10]);
-    assert!(owners.view().of(7, 0).is_none());
+    assert!(owner_of(&owners, 7).is_none());
     // Also where nobody had looked before.
     owners.learn(8, owner(10, "curl", OwnerSource::Connect), now());
-    assert!(owners.view().of(8, 0).is_none());
+    assert!(owner_of(&owners, 8).is_none());
 }
 
 #[test]
@@ -131,12 +140,12 @@ fn a_process_that_starts_another_program_is_called_by_its_new_name() {
     let owners = owners_in(Path::new("/proc"), 1 << 20);
     // As if it had connected before it became `sleep`.
     owners.learn(7, owner(pid, "shell", OwnerSource::Connect), now());
-    assert_eq!(pid_and_comm(owners.view().of(7, 0)).unwrap().1, "shell");
+    assert_eq!(owner_of(&owners, 7).unwrap().1, "shell");
     let start = Instant::now();
     loop {
         look(&owners, &[pid]);
         // It is `exec` that makes it so.
-        let known = pid_and_comm(owners.view().of(7, 0)).unwrap();
+        let known = owner_of(&owners, 7).unwrap();
         if known.1 == "sleep" {
             break;
         }
@@ -145,7 +154,7 @@ fn a_process_that_starts_another_program_is_called_by_its_new_name() {
     child.kill().unwrap();
     child.wait().unwrap();
     look(&owners, &[pid]);
-    assert!(owners.view().of(7, 0).is_none());
+    assert!(owner_of(&owners, 7).is_none());
 }
 
 #[test]
@@ -155,15 +164,15 @@ fn a_process_brings_the_workload_of_its_cgroup() {
     process(proc.path(), 10, "sshd", 1, "/system.slice/ssh.service", &[]);
     owners.learn(7, owner(10, "sshd", OwnerSource::Listen), now());
     look(&owners, &[10]);
-    let workload = owners.view().of(7, 0).unwrap().workload.unwrap();
+    let mut view = owners.view();
+    let workload = view.of(socket(7, 0), None).workload.unwrap();
     assert_eq!(workload.unit.as_deref(), Some("ssh.service"));
 }
 
 #[test]
 fn owners_take_no_more_than_their_budget() {
-    let bytes = 64 << 10;
-    let owners = owners_in(Path::new("/nonexistent"), bytes);
-    let room = bytes / sockets::ENTRY_BYTES;
+    let room = 512;
+    let owners = owners_in(Path::new("/nonexistent"), room * sockets::ENTRY_BYTES);
     for cookie in 1..=4 * room as u64 {
         owners.learn(cookie, owner(u32::try_from(cookie).unwrap(), "x", OwnerSource::Connect), now());
     }
@@ -171,7 +180,41 @@ fn owners_take_no_more_than_their_budget() {
     assert_eq!(owners.0.sockets.evicted(), 3 * room as u64);
     assert_eq!(owners.tracked().len(), room);
     // Who came last is there.
-    assert!(owners.view().of(4 * room as u64, 0).is_some() && owners.view().of(1, 0).is_none());
+    assert!(owner_of(&owners, 4 * room as u64).is_some() && owner_of(&owners, 1).is_none());
+}
+
+#[test]
+fn sockets_that_close_leave_nothing_behind() {
+    let owners = owners_in(Path::new("/nonexistent"), 512 * sockets::ENTRY_BYTES);
+    for cookie in 1..100_000 {
+        owners.learn(cookie, owner(10, "x", OwnerSource::Connect), now());
+        if cookie % 100 != 0 {
+            owners.forget(cookie);
+        }
+    }
+    let sockets = &owners.0.sockets;
+    assert!(sockets.len() <= 512 && sockets.order() <= 2 * 512 + 16, "{} in order", sockets.order());
+    assert!(owner_of(&owners, 99_900).is_some() && owner_of(&owners, 100).is_none());
+    sockets.take(|_| true);
+    assert_eq!(sockets.len(), 0);
+    assert!(owner_of(&owners, 99_900).is_none());
+}
+
+#[test]
+fn who_was_learnt_first_goes_first_also_among_closed_ones() {
+    let sockets = Sockets::new(16 * 3 * sockets::ENTRY_BYTES);
+    let entry = |pid| Entry { owner: owner(pid, "x", OwnerSource::Connect), learned_ktime_ns: 0 };
+    // All of one part.
+    let cookie = |number: u64| 16 * number;
+    for number in 1..=3 {
+        assert_eq!(sockets.insert(cookie(number), entry(1)), [None, None]);
+    }
+    assert_eq!(sockets.insert(cookie(1), entry(2)), [Some(entry(1)), None]);
+    assert_eq!(sockets.remove(cookie(2)), Some(entry(1)));
+    assert_eq!(sockets.insert(cookie(4), entry(4)), [None, None]);
+    assert_eq!(sockets.insert(cookie(5), entry(5)), [None, Some(entry(2))]);
+    assert_eq!(sockets.insert(cookie(6), entry(6)), [None, Some(entry(1))]);
+    assert_eq!((sockets.len(), sockets.evicted()), (3, 2));
 }
 
 #[test]
@@ -185,20 +228,21 @@ fn the_walk_finds_who_holds_a_socket_alone() {
     let scanned = owners.scan().unwrap();
     let expected = Scanned { processes: 3, sockets: 2, shared: 1, ..Scanned::default() };
     assert_eq!(scanned, expected);
-    let view = owners.view();
-    let of = |inode| pid_and_comm(view.of(1_000 + u64::from(inode), inode));
+    let mut view = owners.view();
+    let mut of = |inode| pid_and_comm(view.of(socket(1_000 + u64::from(inode), inode), None));
     assert_eq!(of(200), Some((20, "server".to_owned(), OwnerSource::FdWalk)));
     assert_eq!(of(100), Some((1, "init".to_owned(), OwnerSource::FdWalk)));
     // Whose it is of the two cannot be told.
     assert_eq!(of(300), None);
     // Of a socket without a file nobody holds a descriptor.
-    assert!(view.of(5_000, 0).is_none());
+    assert!(view.of(socket(5_000, 0), None).owner.is_none());
     for _ in 0..POLLS_AFTER_SCAN {
         owners.poll_ended();
     }
-    let view = owners.view();
+    let mut view = owners.view();
     // From here on it is known by its cookie, and another one with that inode is another one.
-    assert!(view.of(1_200, 0).is_some() && view.of(9_999, 200).is_none());
+    assert!(view.of(socket(1_200, 0), None).owner.is_some());
+    assert!(view.of(socket(9_999, 200), None).owner.is_none());
 }
 
 #[test]

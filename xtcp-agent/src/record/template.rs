@@ -1,12 +1,13 @@
 //! The records of one request: what they have in common is encoded once, and what rows of the same owner have in common
 //! once for that owner.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use xtcp_inet_diag::attr::info::AccEcnLayout;
+use xtcp_inet_diag::message::ROW_LEN;
 use xtcp_inet_diag::wire::{self, Findings, NoRoom};
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::{OwnerSource, WorkloadSource};
@@ -71,12 +72,11 @@ pub(super) struct Parts {
 pub struct Template {
     parts: Parts,
     plain: Run,
-    head: Vec<u8>,
-    /// `head` and the tail of `plain`.
-    after: Vec<u8>,
     runs: HashMap<Key, Run>,
-    /// The part behind the kernel's own fields, of a row that has more than `after`.
-    own_after: Vec<u8>,
+    /// How much of what is behind the kernel's own fields comes before `event_sequence`.
+    head: usize,
+    /// What is behind them of a row with an `event_sequence`.
+    with_sequence: Vec<u8>,
     scratch: Vec<u8>,
     extras: Extras,
     names: HashMap<u32, Option<Arc<str>>>,
@@ -87,43 +87,37 @@ pub struct Template {
 /// What makes the part of one owner's record differ from another's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
-    pid: u32,
-    source: i32,
-    comm: [u8; 16],
-    /// Its address, which stays its own while the run is kept; 0 for the namespace's.
-    workload: usize,
+    /// Process, source, command name.
+    owner: Option<(u32, i32, [u8; 16])>,
+    /// Its address, which stays its own while the run is kept; `None` for the namespace's.
+    workload: Option<usize>,
     /// The user whose name is known.
     named: Option<u32>,
 }
 
-/// Fields that depend on the owner.
+/// Fields that depend on the owner, encoded.
 struct Run {
+    /// Up to 59.
     before: Vec<u8>,
-    tail: Vec<u8>,
+    /// From 3000 on.
+    after: Vec<u8>,
     /// Kept so that its address is nobody else's.
     _workload: Option<Arc<Workload>>,
 }
 
 impl Template {
     pub(super) fn new(parts: Parts, extras: Extras) -> Self {
-        let plain = Run {
-            before: owned(&parts.before, parts.workload.as_ref()).encode_to_vec(),
-            tail: owned_tail(&parts.tail, parts.workload.as_ref()).encode_to_vec(),
-            _workload: None,
-        };
-        let head = parts.head.encode_to_vec();
         Self {
-            after: [head.as_slice(), plain.tail.as_slice()].concat(),
-            head,
-            plain,
+            plain: parts.run(None, None, None),
+            head: parts.head.encoded_len(),
             parts,
-            runs: HashMap::new(),
-            own_after: Vec::new(),
+            runs: HashMap::default(),
+            with_sequence: Vec::new(),
             scratch: Vec::new(),
-            names: HashMap::new(),
+            names: HashMap::default(),
             database: extras.systems.as_ref().map(AsnTable::current),
             extras,
-            systems: HashMap::new(),
+            systems: HashMap::default(),
         }
     }
 
@@ -135,46 +129,43 @@ impl Template {
         rows: &mut Rows,
     ) -> Result<Findings, NoRoom> {
         let RowFields { counter, event_sequence, owner, workload } = fields;
-        let asn = self.system_of(row);
-        let name = self.name_of(row.uid());
-        let workload = workload.filter(|workload| self.parts.workload.as_ref() != Some(*workload));
-        let Self { parts, plain, head, after, runs, own_after, scratch, extras, .. } = self;
+        let Self { parts, plain, runs, head, with_sequence, scratch, extras, names, database, systems } =
+            self;
 
-        let is_plain = owner.is_none() && workload.is_none() && name.is_none();
-        let run = if is_plain {
+        let asn = database.as_ref().map_or(0, |database| system_of(row.header(), database, systems));
+        let name = extras.users.as_ref().and_then(|users| {
+            let name = names.entry(row.uid()).or_insert_with(|| users.name(row.uid()));
+            name.as_deref()
+        });
+        let workload = workload.filter(|workload| parts.workload.as_ref() != Some(*workload));
+        let run = if owner.is_none() && workload.is_none() && name.is_none() {
             &*plain
         } else {
             let key = Key {
-                pid: owner.map_or(0, |owner| owner.pid),
-                source: owner.map_or(0, |owner| owner.source as i32),
-                comm: owner.map_or([0; 16], |owner| owner.comm),
-                workload: workload.map_or(0, |workload| Arc::as_ptr(workload) as usize),
-                named: name.as_ref().map(|_| row.uid()),
+                owner: owner.map(|owner| (owner.pid, owner.source as i32, owner.comm)),
+                workload: workload.map(|workload| Arc::as_ptr(workload) as usize),
+                named: name.map(|_| row.uid()),
             };
             if runs.len() >= RUNS && !runs.contains_key(&key) {
                 runs.clear();
             }
-            runs.entry(key).or_insert_with(|| parts.run(owner, workload, name.as_deref()))
+            runs.entry(key).or_insert_with(|| parts.run(owner, workload, name))
         };
-        let after: &[u8] = if is_plain && event_sequence == 0 {
-            after
-        } else {
-            own_after.clear();
-            own_after.extend_from_slice(head);
-            if event_sequence != 0 {
-                encode_key(EVENT_SEQUENCE, WireType::Varint, own_after);
-                encode_varint(event_sequence, own_after);
-            }
-            own_after.extend_from_slice(&run.tail);
-            own_after
-        };
-        let context = wire::Context {
+        let mut context = wire::Context {
             before: &run.before,
             counter,
             between: &parts.between,
-            after,
+            after: &run.after,
             accecn: parts.accecn,
         };
+        if let (1.., Some((head, tail))) = (event_sequence, run.after.split_at_checked(*head)) {
+            with_sequence.clear();
+            with_sequence.extend_from_slice(head);
+            encode_key(EVENT_SEQUENCE, WireType::Varint, with_sequence);
+            encode_varint(event_sequence, with_sequence);
+            with_sequence.extend_from_slice(tail);
+            context.after = with_sequence;
+        }
 
         let mut row = row.with_destination_asn(asn);
         let masked;
@@ -191,25 +182,22 @@ impl Template {
         rows.push_encoded(scratch.get(..len).unwrap_or_default());
         Ok(findings)
     }
+}
 
-    fn name_of(&mut self, uid: u32) -> Option<Arc<str>> {
-        let users = self.extras.users.as_ref()?;
-        self.names.entry(uid).or_insert_with(|| users.name(uid)).clone()
+/// Asked of the address as it is.
+fn system_of(
+    header: &[u8; ROW_LEN],
+    database: &Database,
+    systems: &mut HashMap<(bool, [u8; 16]), u32>,
+) -> u32 {
+    let is_v4 = header.first() == Some(&AF_INET);
+    let Some(address) = header.get(DESTINATION..).and_then(|rest| rest.first_chunk::<16>()) else {
+        return 0;
+    };
+    if systems.len() >= SYSTEMS {
+        systems.clear();
     }
-
-    /// Asked of the address as it is.
-    fn system_of(&mut self, row: &wire::Row<'_>) -> u32 {
-        let Some(database) = &self.database else { return 0 };
-        let header = row.header();
-        let is_v4 = header.first() == Some(&AF_INET);
-        let Some(address) = header.get(DESTINATION..).and_then(|rest| rest.first_chunk::<16>()) else {
-            return 0;
-        };
-        if self.systems.len() >= SYSTEMS {
-            self.systems.clear();
-        }
-        *self.systems.entry((is_v4, *address)).or_insert_with(|| database.number(is_v4, *address))
-    }
+    *systems.entry((is_v4, *address)).or_insert_with(|| database.number(is_v4, *address))
 }
 
 impl Parts {
@@ -224,11 +212,10 @@ impl Parts {
             tail.owner_source = source.unwrap_or(OwnerSource::Unspecified).into();
         }
         user_name.unwrap_or_default().clone_into(&mut tail.user_name);
-        Run {
-            before: owned(&self.before, whose).encode_to_vec(),
-            tail: tail.encode_to_vec(),
-            _workload: workload.cloned(),
-        }
+        let mut after = self.head.encode_to_vec();
+        after.reserve(tail.encoded_len());
+        tail.encode_raw(&mut after);
+        Run { before: owned(&self.before, whose).encode_to_vec(), after, _workload: workload.cloned() }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The poll that is running, and when the next one starts.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::HashSet;
 
 use super::Completion;
 use crate::record::Reason;
@@ -86,7 +88,7 @@ impl Poll {
             merges: VecDeque::new(),
             rows: 0,
             netns: 0,
-            missing: HashSet::new(),
+            missing: HashSet::default(),
         });
         late
     }

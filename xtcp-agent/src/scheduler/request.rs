@@ -1,6 +1,6 @@
 //! What the scheduler is told and what it tells.
 
-use std::collections::HashSet;
+use foldhash::HashSet;
 
 use crate::connections::Owner;
 use crate::record::Reason;

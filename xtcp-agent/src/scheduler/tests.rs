@@ -210,7 +210,7 @@ fn a_socket_without_a_cookie_is_looked_up_by_what_its_poll_has_already() {
     let merge = scheduler.next(30).unwrap();
     let Scope::Lookups(lookups) = &merge.scope else { panic!("{merge:?}") };
     assert_eq!((merge.poll, lookups.len(), lookups[0].sk), (1, 1, SK + 2));
-    assert_eq!(merge.seen, HashSet::from([11, 12]));
+    assert_eq!(merge.seen, foldhash::HashSet::from_iter([11, 12]));
 }
 
 #[test]

@@ -37,7 +37,8 @@ impl Tally {
 
     /// There is none.
     pub fn is_empty(&self) -> bool {
-        self.total() == 0
+        let [(_, first), ..] = self.places;
+        first == 0 && self.others == 0
     }
 }
 

@@ -5,7 +5,7 @@
 
 #![allow(clippy::inline_always, reason = "where the next attribute is has to stay a constant")]
 
-use super::{CONG, HEADER_LEN, INFO, Places, Selection};
+use super::{CGROUP_ID, CONG, HEADER_LEN, INFO, Places, Selection};
 use crate::message::Reading;
 use crate::request::Protocol;
 
@@ -17,14 +17,7 @@ impl<'a> Places<'a> {
         if protocol != Protocol::TCP || !selection.contains(Selection::DEFAULT) {
             return bytes;
         }
-        let rest = bytes;
-        let rest = next::<8, 1>(rest, 8, &mut self.shutdown);
-        let rest = next::<8, 1>(rest, 5, &mut self.tos);
-        let rest = next::<8, 1>(rest, 6, &mut self.tclass);
-        let rest = next::<8, 1>(rest, 11, &mut self.sk_v6only);
-        let rest = next::<8, 4>(rest, 15, &mut self.mark);
-        let rest = next::<8, 4>(rest, 17, &mut self.class_id);
-        let rest = next::<12, 8>(rest, 21, &mut self.cgroup_id);
+        let rest = self.until_cgroup_id(bytes);
         let rest = next::<8, 2>(rest, 22, &mut self.sockopt);
         let rest = next::<40, 36>(rest, 7, &mut self.sk_meminfo);
         // Of Linux 6.18, 6.7, 6.2, 5.4.
@@ -39,6 +32,19 @@ impl<'a> Places<'a> {
         }
         let Some(rest) = named::<8, 4>(rest, b"bbr\0", cong) else { return rest };
         next::<24, 20>(rest, 16, &mut self.bbr_info)
+    }
+
+    /// The beginning of it, of any protocol.
+    #[inline(always)]
+    pub(crate) fn until_cgroup_id(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let rest = bytes;
+        let rest = next::<8, 1>(rest, 8, &mut self.shutdown);
+        let rest = next::<8, 1>(rest, 5, &mut self.tos);
+        let rest = next::<8, 1>(rest, 6, &mut self.tclass);
+        let rest = next::<8, 1>(rest, 11, &mut self.sk_v6only);
+        let rest = next::<8, 4>(rest, 15, &mut self.mark);
+        let rest = next::<8, 4>(rest, 17, &mut self.class_id);
+        next::<12, 8>(rest, CGROUP_ID, &mut self.cgroup_id)
     }
 }
 

@@ -63,6 +63,7 @@ fn what_is_said_beside_the_kernels_row_is_in_the_place_of_its_number() {
     for payload in all_rows() {
         let row = Row::new(payload).unwrap();
         let mut expected = XtcpFlatRecord::decode(written(row).as_slice()).unwrap();
+        assert_eq!(row.cgroup_id(), expected.c_group);
         let mut header = *row.header();
         header[8..40].fill(7);
         let ours = row.with_header(&header).with_destination_asn(u32::MAX).except(Selection::SCTP_ADDRESSES);
