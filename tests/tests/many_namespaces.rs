@@ -129,14 +129,16 @@ fn all_that_exist_are_known_soon_and_polled_in_one_cycle_by_few_threads_with_few
     }
 
     // The same agent, to whom nobody says where the fleet is (a kernel that lists namespaces does).
-    let bare = agent().without_rows().start();
+    let nats = NatsServer::start();
+    let bare = agent().without_rows().events_to(&nats).start();
     let others = known(&bare);
     drop(grpc::poll(bare.grpc));
     let without = Held::by(bare.process.pid());
     drop(bare);
 
     let begin = Instant::now();
-    let mut agent = agent().without_rows().args(&["--netns-dir", harbour.path().to_str().unwrap()]).spawn();
+    let args = ["--netns-dir", harbour.path().to_str().unwrap()];
+    let mut agent = agent().without_rows().events_to(&nats).args(&args).spawn();
     let pid = agent.process.pid();
     let (rows, most) = most_while(pid, || {
         wait_for("every namespace to be known", LIMIT, || {
@@ -147,7 +149,10 @@ fn all_that_exist_are_known_soon_and_polled_in_one_cycle_by_few_threads_with_few
         assert!(begin.elapsed() < Duration::from_secs(20) * slowness(), "that is ten times the goal");
         agent.wait_until_ready();
         println!("the first poll had ended {:.2?} after the agent's start", begin.elapsed());
-        grpc::poll(agent.grpc)
+        let begin = Instant::now();
+        let rows = grpc::poll(agent.grpc);
+        println!("a poll on request took {:.2?}", begin.elapsed());
+        rows
     });
     assert!(agent.metrics().sum("xtcp_polls_total", &["complete=\"no\""]) < 0.5, "a poll was not complete");
     roll.check(&rows);
