@@ -23,8 +23,6 @@ use super::directory::{ContainerFacts, PodFacts, Question};
 use super::engine::{Engine, EngineError, Link};
 use super::{Container, Pod, Source};
 
-/// Longest answer that is taken, bytes: what kubelet takes.
-const LONGEST_ANSWER: usize = 16 << 20;
 /// After an event the list is asked for this much later, so that a burst of them costs one list; and lists take at most
 /// one in so many parts of the time.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -47,6 +45,10 @@ impl Engine for Cri {
             Ok(()) => EngineError::Connection("its events ended".to_owned()),
             Err(error) => error,
         }
+    }
+
+    async fn once(link: &Link) -> Result<(), EngineError> {
+        Session::begin(link).await?.learn().await.map(drop)
     }
 }
 
@@ -79,25 +81,7 @@ fn failed(what: &'static str) -> impl Fn(Status) -> EngineError {
 }
 
 async fn follow(link: &Link) -> Result<(), EngineError> {
-    let connection = |error: tonic::transport::Error| {
-        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        EngineError::Connection(format!("{error}{cause}"))
-    };
-    let endpoint = Endpoint::from_shared(format!("unix:{}", link.socket.display()))
-        .map_err(connection)?
-        .connect_timeout(link.pace.answer);
-    let channel = link.answer("a connection", async { endpoint.connect().await.map_err(connection) }).await?;
-    let client = Grpc::new(channel).max_decoding_message_size(LONGEST_ANSWER);
-    let mut session = Session {
-        link,
-        client,
-        runtime: String::new(),
-        known: HashSet::new(),
-        uids: HashMap::new(),
-        took: Duration::ZERO,
-    };
-    let version: VersionResponse = session.ask("Version", VersionRequest::default()).await?;
-    session.runtime = version.runtime_name;
+    let mut session = Session::begin(link).await?;
     // Before the list, so that nothing happens unseen between the two.
     let mut events = match session.events().await {
         Ok(events) => Some(events),
@@ -150,7 +134,33 @@ async fn next(events: &mut Option<Streaming<ContainerEvent>>) -> Result<Option<C
     }
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    /// Finds out who answers.
+    async fn begin(link: &'a Link) -> Result<Self, EngineError> {
+        let connection = |error: tonic::transport::Error| {
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            EngineError::Connection(format!("{error}{cause}"))
+        };
+        let endpoint = Endpoint::from_shared(format!("unix:{}", link.socket.display()))
+            .map_err(connection)?
+            .connect_timeout(link.pace.answer);
+        let connect = async { endpoint.connect().await.map_err(connection) };
+        let channel = link.answer("a connection", connect).await?;
+        let client = Grpc::new(channel).max_decoding_message_size(link.pace.longest);
+        let mut session = Self {
+            link,
+            client,
+            runtime: String::new(),
+            known: HashSet::new(),
+            uids: HashMap::new(),
+            took: Duration::ZERO,
+        };
+        let version: VersionResponse = session.ask("Version", VersionRequest::default()).await?;
+        session.runtime = version.runtime_name;
+        Ok(session)
+    }
+
     async fn ask<Q, A>(&mut self, method: &'static str, question: Q) -> Result<A, EngineError>
     where
         Q: prost::Message + 'static,
@@ -201,6 +211,18 @@ impl Session<'_> {
     }
 
     async fn list_and_find(&mut self) -> Result<(), EngineError> {
+        let (ready, ids) = self.learn().await?;
+        self.known.retain(|id| ids.contains(id));
+        let new: Vec<String> = ready.into_iter().filter(|id| !self.known.contains(id)).collect();
+        for id in new.into_iter().take(SANDBOXES_PER_LIST) {
+            self.find_process(&id).await?;
+            self.known.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Takes in what there is: the sandboxes that are ready, and the ids of all.
+    async fn learn(&mut self) -> Result<(Vec<String>, HashSet<String>), EngineError> {
         let sandboxes: ListPodSandboxResponse =
             self.ask("ListPodSandbox", ListPodSandboxRequest::default()).await?;
         let containers: ListContainersResponse =
@@ -254,15 +276,8 @@ impl Session<'_> {
         let ids: HashSet<String> = facts.iter().map(|facts| facts.container.id.clone()).collect();
         self.link.directory.keep_containers(Source::Cri, &self.runtime, &ids);
         self.link.directory.learn(facts, pods);
-        self.known.retain(|id| ids.contains(id));
-        let ready = sandboxes.items.iter().filter(|sandbox| sandbox.is_ready());
-        let new: Vec<String> =
-            ready.map(|sandbox| sandbox.id.clone()).filter(|id| !self.known.contains(id)).collect();
-        for id in new.into_iter().take(SANDBOXES_PER_LIST) {
-            self.find_process(&id).await?;
-            self.known.insert(id);
-        }
-        Ok(())
+        let ready = sandboxes.items.into_iter().filter(|sandbox| sandbox.is_ready());
+        Ok((ready.map(|sandbox| sandbox.id).collect(), ids))
     }
 
     /// Asks in which process a sandbox lives, so that its namespace is known at once.

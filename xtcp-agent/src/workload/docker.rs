@@ -1,6 +1,8 @@
 //! The Docker Engine API on its socket: what Docker and Podman tell of their containers. Only reads: lists, one
 //! container, and the stream of events.
 
+mod bounded;
+
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::time::SystemTime;
@@ -15,6 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use super::directory::{ContainerFacts, PodFacts, Question};
 use super::engine::{Engine, EngineError, Link};
 use super::{Container, Pod, Source};
+use bounded::Allowances;
 
 /// The engine.
 pub(super) struct Docker;
@@ -23,10 +26,18 @@ impl Engine for Docker {
     const NAME: &'static str = "docker";
 
     async fn session(link: &Link) -> EngineError {
-        match follow(link).await {
+        let allowances = Allowances::new(link.pace.longest);
+        match follow(link, &allowances).await {
+            _ if allowances.are_spent() => EngineError::TooLong(link.pace.longest),
             Ok(()) => EngineError::Connection("its events ended".to_owned()),
             Err(error) => error,
         }
+    }
+
+    async fn once(link: &Link) -> Result<(), EngineError> {
+        let allowances = Allowances::new(link.pace.longest);
+        let told = async { Session::begin(link, &allowances).await?.list().await }.await;
+        if allowances.are_spent() { Err(EngineError::TooLong(link.pace.longest)) } else { told }
     }
 }
 
@@ -58,16 +69,8 @@ struct Session<'a> {
     runtime: &'static str,
 }
 
-async fn follow(link: &Link) -> Result<(), EngineError> {
-    let path =
-        link.socket.to_str().ok_or_else(|| EngineError::Connection("its path is not UTF-8".to_owned()))?;
-    let client =
-        Client::connect_with_unix(path, link.pace.answer.as_secs().max(1), bollard::API_DEFAULT_VERSION)
-            .map_err(failed)?;
-    let version = link.answer("version", async { client.version().await.map_err(failed) }).await?;
-    let components = version.components.unwrap_or_default();
-    let is_podman = components.iter().any(|component| component.name.contains("Podman"));
-    let session = Session { link, client, runtime: if is_podman { "podman" } else { "docker" } };
+async fn follow(link: &Link, allowances: &Allowances) -> Result<(), EngineError> {
+    let session = Session::begin(link, allowances).await?;
     // From before the list on, so that nothing happens unseen between the two.
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let options = EventsOptions {
@@ -84,6 +87,7 @@ async fn follow(link: &Link) -> Result<(), EngineError> {
         tokio::select! {
             event = events.next() => match event {
                 Some(Ok(event)) => {
+                    allowances.event_taken();
                     link.counters.event();
                     session.happened(event).await?;
                 }
@@ -98,7 +102,21 @@ async fn follow(link: &Link) -> Result<(), EngineError> {
     }
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    /// Finds out who answers.
+    async fn begin(link: &'a Link, allowances: &Allowances) -> Result<Self, EngineError> {
+        let (socket, allowances) = (link.socket.clone(), allowances.clone());
+        let way = move |request| bounded::ask(socket.clone(), allowances.clone(), request);
+        let seconds = link.pace.answer.as_secs().max(1);
+        let host = Some("http://localhost");
+        let client = Client::connect_with_custom_transport(way, host, seconds, bollard::API_DEFAULT_VERSION)
+            .map_err(failed)?;
+        let version = link.answer("version", async { client.version().await.map_err(failed) }).await?;
+        let components = version.components.unwrap_or_default();
+        let is_podman = components.iter().any(|component| component.name.contains("Podman"));
+        Ok(Self { link, client, runtime: if is_podman { "podman" } else { "docker" } })
+    }
+
     /// All that run.
     async fn list(&self) -> Result<(), EngineError> {
         let options = ListContainersOptions { all: false, ..ListContainersOptions::default() };

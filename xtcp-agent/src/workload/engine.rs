@@ -35,6 +35,9 @@ pub(super) enum EngineError {
     /// Its answer is no answer to the question.
     #[error("{0}")]
     Answer(String),
+    /// What it tells does not end.
+    #[error("more than {0} bytes in one answer or event")]
+    TooLong(usize),
 }
 
 impl EngineError {
@@ -44,6 +47,7 @@ impl EngineError {
             Self::Connection(_) => "connection",
             Self::NotOffered(_) => "not_offered",
             Self::Answer(_) => "answer",
+            Self::TooLong(_) => "too_long",
         }
     }
 }
@@ -77,6 +81,9 @@ pub(super) trait Engine: Send + Sync + 'static {
 
     /// Learns what there is, then follows what happens, until that breaks. Calls `Link::counters.up` once it knows all.
     fn session(link: &Link) -> impl Future<Output = EngineError> + Send;
+
+    /// Learns what there is, and ends.
+    fn once(link: &Link) -> impl Future<Output = Result<(), EngineError>> + Send;
 }
 
 /// Stays in touch until told to stop. A socket that does not exist is looked for now and then.
@@ -110,7 +117,8 @@ pub(super) async fn keep_in_touch<E: Engine>(link: Link, stop: CancellationToken
     }
 }
 
-fn exists(socket: &Path) -> bool {
+/// Also where that may not be known.
+pub(super) fn exists(socket: &Path) -> bool {
     socket.try_exists().unwrap_or(true)
 }
 

@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -188,5 +189,72 @@ async fn a_pods_container_is_known_by_its_labels() {
         assert_eq!((pod.to_string().as_str(), pod.uid.as_str()), ("shop/web-7d", "u-1"));
         assert_eq!(pod.labels, ["app=web"]);
     }
+    stage.end().await;
+}
+
+/// Answers this path with bytes without an end, and counts them; the others as [`Fake`] does.
+fn endless(path: &'static str, sent: &Arc<AtomicUsize>) -> Router {
+    let (fake, sent) = (Fake::new(false), Arc::clone(sent));
+    Router::new().fallback(move |request: Request| {
+        let (fake, sent) = (fake.clone(), Arc::clone(&sent));
+        async move {
+            if !request.uri().path().ends_with(path) {
+                return answer(State(fake), request).await;
+            }
+            // A text in JSON that is never closed.
+            let begin = futures_util::stream::iter([Bytes::from_static(b"\"")]);
+            let rest = futures_util::stream::repeat_with(move || {
+                sent.fetch_add(1 << 14, Ordering::Relaxed);
+                Bytes::from(vec![b'a'; 1 << 14])
+            });
+            Response::new(Body::from_stream(begin.chain(rest).map(Ok::<_, Infallible>)))
+        }
+    })
+}
+
+#[tokio::test]
+async fn no_more_of_an_endless_answer_or_event_is_taken_than_allowed() {
+    for path in ["/containers/json", "/events"] {
+        let mut stage = Stage::new();
+        stage.link.pace.longest = 1 << 20;
+        let sent = Arc::<AtomicUsize>::default();
+        let router = endless(path, &sent);
+        let _serving = stage.serve(|listener| async { axum::serve(listener, router).await.unwrap() });
+        stage.follow::<Docker>();
+        eventually("two sessions to be too long", || stage.failures("too_long") >= 2).await;
+        // What the kernel and the server hold on the way is sent, and not taken: less than a MiB of each connection.
+        let sessions = usize::try_from(stage.failures("too_long")).unwrap() + 1;
+        let sent = sent.load(Ordering::Relaxed);
+        assert!(sent <= sessions * 2 * stage.link.pace.longest, "{sent} bytes in {sessions} sessions");
+        assert_eq!(stage.failures("connection") + stage.failures("answer"), 0, "{path}");
+        stage.end().await;
+    }
+}
+
+#[tokio::test]
+async fn events_together_may_be_longer_than_one_may_be() {
+    let mut stage = Stage::new();
+    // An event may have 64 KiB.
+    stage.link.pace.longest = 8 << 16;
+    let fake = Fake::new(false);
+    fake.put(A, "web", json!({}));
+    let _serving = fake.serve(&stage);
+    stage.follow::<Docker>();
+    eventually("the list", || stage.link.counters.is_up()).await;
+    fake.put(A, "followed", json!({}));
+    eventually("a first event", || {
+        fake.tell("rename", A);
+        container(&stage, A).name == "followed"
+    })
+    .await;
+    let long = json!({"Type": "container", "Action": "rename", "Actor": {"ID": A, "Attributes": {"x": "y".repeat(1 << 14)}}});
+    for round in 0..40 {
+        let name = format!("web-{round}");
+        fake.put(A, &name, json!({}));
+        fake.events.send(Bytes::from(format!("{long}\n"))).unwrap();
+        eventually("an event", || container(&stage, A).name == name).await;
+    }
+    assert_eq!(stage.failures("too_long"), 0);
+    assert!(stage.link.counters.is_up());
     stage.end().await;
 }

@@ -29,7 +29,7 @@ impl EngineMetrics {
                 opts!(
                     "xtcp_workload_engine_failures_total",
                     "Sessions with a container engine that ended: timeout (no answer), connection, not_offered, answer \
-                     (not understood)."
+                     (not understood), too_long (an answer or event without an end)."
                 ),
                 &["engine", "socket", "why"],
             )?,
@@ -55,7 +55,7 @@ impl EngineMetrics {
             Counters {
                 up: metrics.up.with_label_values(&labels),
                 events: metrics.events.with_label_values(&labels),
-                failures: ["timeout", "connection", "not_offered", "answer"]
+                failures: ["timeout", "connection", "not_offered", "answer", "too_long"]
                     .map(|why| (why, metrics.failures.with_label_values(&[&engine, &socket, why]))),
             }
         }))))
@@ -69,7 +69,7 @@ pub(in crate::workload) struct SocketCounters(Arc<LazyLock<Counters, Box<dyn FnO
 struct Counters {
     up: IntGauge,
     events: IntCounter,
-    failures: [(&'static str, IntCounter); 4],
+    failures: [(&'static str, IntCounter); 5],
 }
 
 impl SocketCounters {

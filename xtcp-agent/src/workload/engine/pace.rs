@@ -17,6 +17,8 @@ pub(in crate::workload) struct Pace {
     pub(in crate::workload) relist: Duration,
     /// Between two complete lists where nothing does.
     pub(in crate::workload) list: Duration,
+    /// Longest answer that is taken, bytes; an event of the Docker API may have an eighth.
+    pub(in crate::workload) longest: usize,
 }
 
 impl Pace {
@@ -27,6 +29,8 @@ impl Pace {
         absent: Duration::from_secs(5),
         relist: Duration::from_secs(300),
         list: Duration::from_secs(10),
+        // What kubelet takes.
+        longest: 16 << 20,
     };
 }
 

@@ -19,6 +19,7 @@ const QUICK: Pace = Pace {
     absent: Duration::from_millis(10),
     relist: Duration::from_secs(3600),
     list: Duration::from_millis(50),
+    longest: 16 << 20,
 };
 
 /// A directory that one engine fills, by a socket in a folder of its own.
