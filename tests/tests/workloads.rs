@@ -15,8 +15,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use xtcp_proto::flat_record::v1::xtcp_flat_record::WorkloadSource;
-use xtcp_tests::agent::{Agent, agent};
+use xtcp_proto::flat_record::v1::xtcp_flat_record::{OwnerSource, WorkloadSource};
+use xtcp_tests::agent::{Agent, agent, binary};
 use xtcp_tests::grpc;
 use xtcp_tests::host::{alone, wait_for};
 use xtcp_tests::process::{Process, run};
@@ -209,6 +209,57 @@ fn rows_say_whose_their_namespace_is() {
     assert!((up(&engine.socket) - 1.0).abs() < f64::EPSILON && up(&hung).abs() < f64::EPSILON);
     drop(agent);
     drop([docker, opted_out, pod, unit, newcomer].map(|tenant| tenant.process));
+}
+
+/// As a user's shell runs it: with settings of no file, and what it says of engines on standard error.
+fn dump(args: &[&str]) -> (Vec<Row>, String) {
+    let mut command = Command::new(binary());
+    let variables = std::env::vars_os().map(|(name, _)| name);
+    for name in variables.filter(|name| name.to_string_lossy().starts_with("XTCP_")) {
+        command.env_remove(name);
+    }
+    let output =
+        command.args(["--config", "/dev/null", "dump", "--format", "jsonl"]).args(args).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    let rows = String::from_utf8(output.stdout).unwrap();
+    (rows.lines().map(|line| Row::from_json(0, line)).collect(), told)
+}
+
+#[test]
+fn a_dump_says_whose_namespaces_are_and_which_engine_did_not_tell() {
+    let _alone = alone();
+    let cgroups = Cgroups::mount();
+    let (web, shy, app) = (id('a'), id('b'), id('c'));
+    let engine = Engine::start(&[(&web, "web", "{}"), (&shy, "shy", r#"{"xtcp2.io/exclude":"true"}"#)]);
+    let docker = Tenant::start(&cgroups, &format!("/docker/{web}"));
+    let opted_out = Tenant::start(&cgroups, &format!("/docker/{shy}"));
+    let pod = Tenant::start(&cgroups, &format!("/kubepods/burstable/pod{UID}/{app}"));
+    let unit = Tenant::start(&cgroups, "/system.slice/web.service");
+    let folder = tempfile::tempdir().unwrap();
+    let (_held, hung) = hung_socket(folder.path());
+    let hung = hung.to_str().unwrap();
+    let engines = ["--docker-socket", engine.path(), "--docker-socket", hung, "--cri-socket", hung];
+    let (rows, told) = dump(&engines);
+    let row = |tenant: &Tenant| rows.iter().find(|row| row.record.netns_inode == tenant.netns_inode);
+    let record = &row(&docker).unwrap().record;
+    assert_eq!((record.container_name.as_str(), record.container_id.as_str()), ("web", web.as_str()));
+    assert_eq!((record.container_image.as_str(), record.netns.as_str()), ("registry/web:1", "web"));
+    assert_eq!((record.workload_source(), &record.cgroup_path), (WorkloadSource::Docker, &docker.cgroup));
+    assert_eq!(row(&pod).unwrap().record.pod_uid, UID);
+    assert_eq!(row(&unit).unwrap().record.systemd_unit, "web.service");
+    assert!(row(&opted_out).is_none(), "it opted out");
+    let silent = told.lines().filter(|line| line.starts_with("names of containers may be missing: "));
+    assert_eq!(silent.filter(|line| line.contains(hung)).count(), 2, "{told}");
+    assert!(!told.contains(engine.path()), "{told}");
+
+    // By the container's name; and the process that holds the socket, where that is asked.
+    let named = ["--cri-socket", "off", "--docker-socket", engine.path(), "--netns", "container:web"];
+    let (rows, told) = dump(&[&named[..], &["--process-scan", "start"]].concat());
+    assert_eq!((rows.len(), told.as_str()), (1, ""));
+    let record = &rows[0].record;
+    assert_eq!((record.netns_inode, record.container_name.as_str()), (docker.netns_inode, "web"));
+    assert_eq!((record.pid, record.owner_source()), (docker.process.pid(), OwnerSource::FdWalk));
+    drop([docker, opted_out, pod, unit].map(|tenant| tenant.process));
 }
 
 #[test]

@@ -127,6 +127,9 @@ fn failed(error: &str) -> ExitCode {
 
 /// Says what was missed, and gives the status.
 fn told(outcome: &Outcome) -> u8 {
+    for silent in &outcome.silent {
+        say(&format!("names of containers may be missing: {silent}"));
+    }
     for missed in &outcome.missed {
         say(&format!("missed: {missed}"));
     }

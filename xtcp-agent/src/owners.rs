@@ -11,6 +11,7 @@ mod processes;
 mod scan;
 mod sockets;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -119,6 +120,18 @@ impl Owners {
     /// The same, here and now.
     pub fn scan(&self) -> io::Result<Scanned> {
         scan::run(self, false)
+    }
+
+    /// Learns where cgroups of version 2 are, for one poll.
+    pub fn look_at_cgroups(&self) {
+        self.0.cgroups.learn_all(&self.0.settings.proc);
+    }
+
+    /// Reads of the processes that the walk over descriptors found whose they are, for one poll.
+    pub fn look_at_processes(&self) {
+        let scanned = Arc::clone(&self.0.scanned.read().unwrap_or_else(PoisonError::into_inner));
+        let pids: HashSet<u32> = scanned.values().map(|entry| entry.owner.pid).collect();
+        processes::look(self, &pids.into_iter().collect::<Vec<_>>());
     }
 
     /// A socket's owner was told at this time, `CLOCK_MONOTONIC` nanoseconds.

@@ -5,25 +5,30 @@
 
 mod budget;
 pub mod cgroup;
+#[cfg(feature = "engines")]
 mod cri;
+#[cfg_attr(not(feature = "engines"), allow(dead_code, reason = "engines tell most of it"))]
 pub mod directory;
+#[cfg(feature = "engines")]
 mod docker;
+#[cfg(feature = "engines")]
 mod engine;
+#[cfg_attr(not(feature = "engines"), path = "workload/no_engines.rs")]
+mod engines;
 mod reader;
 pub mod socket;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::time::Duration;
 
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::WorkloadSource;
 
-use crate::netns::NetnsId;
+use crate::netns::{NetnsId, Thread};
 pub use directory::Directory;
 use directory::{DirectoryMetrics, LabelChoice, OptOut};
-use engine::{EngineMetrics, Link, Pace, keep_in_touch};
 use reader::ReaderMetrics;
 use socket::Sockets;
 
@@ -32,7 +37,7 @@ use socket::Sockets;
 pub struct WorkloadMetrics {
     directory: DirectoryMetrics,
     reader: ReaderMetrics,
-    engine: EngineMetrics,
+    engines: engines::Metrics,
 }
 
 impl WorkloadMetrics {
@@ -41,7 +46,7 @@ impl WorkloadMetrics {
         Ok(Self {
             directory: DirectoryMetrics::register(registry)?,
             reader: ReaderMetrics::register(registry)?,
-            engine: EngineMetrics::register(registry)?,
+            engines: engines::Metrics::register(registry)?,
         })
     }
 }
@@ -50,7 +55,7 @@ impl WorkloadMetrics {
 impl WorkloadMetrics {
     /// Shows what is counted of an engine.
     pub(crate) fn show_engine(&self) {
-        self.engine.of("docker", "/run/docker.sock".as_ref()).show();
+        self.engines.show();
     }
 }
 
@@ -79,29 +84,34 @@ pub fn start(
 ) -> io::Result<Directory> {
     let (directory, asked) = Directory::new(settings.bytes, Some(metrics.directory));
     reader::spawn(&directory, asked, own_netns.inode, metrics.reader)?;
-    let link = |name: &str, socket: PathBuf| Link {
-        counters: metrics.engine.of(name, &socket),
-        socket,
-        directory: directory.clone(),
-        pod_labels: settings.pod_labels.clone(),
-        opt_out: settings.opt_out.clone().into(),
-        pace: Pace::USUAL,
-    };
-    for socket in settings.docker.paths(socket::DOCKER) {
-        let link = link("docker", socket);
-        if matches!(settings.docker, Sockets::At(_)) {
-            link.counters.show();
-        }
-        tokio::spawn(keep_in_touch::<docker::Docker>(link, stop.clone()));
-    }
-    for socket in settings.cri.paths(socket::CRI) {
-        let link = link("cri", socket);
-        if matches!(settings.cri, Sockets::At(_)) {
-            link.counters.show();
-        }
-        tokio::spawn(keep_in_touch::<cri::Cri>(link, stop.clone()));
-    }
+    engines::start(settings, &directory, &metrics.engines, stop);
     Ok(directory)
+}
+
+/// Longest wait for all engines together where everything is asked for once.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is known at one time.
+pub struct Known {
+    /// Whose is what. Nobody fills it any more.
+    pub directory: Directory,
+    /// Sockets of engines that did not tell, and why, each in one line.
+    pub silent: Vec<String>,
+}
+
+/// Finds out once, for one poll: asks the engines, waiting for [`PATIENCE`] at most, and reads the cgroups of these threads'
+/// processes. Call it outside of any Tokio runtime.
+pub fn once(
+    settings: &Settings,
+    own_netns: NetnsId,
+    threads: &[(u32, Thread)],
+    metrics: WorkloadMetrics,
+) -> io::Result<Known> {
+    let (directory, _) = Directory::new(settings.bytes, Some(metrics.directory));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let silent = runtime.block_on(engines::ask_once(settings, &directory, &metrics.engines));
+    reader::read_once(&directory, threads.to_vec(), own_netns.inode, metrics.reader);
+    Ok(Known { directory, silent })
 }
 
 /// Whose something is. What is not known is absent, never guessed.

@@ -17,6 +17,10 @@ One poll of all namespaces, or of those that --netns names, with the settings of
 to find those of others' processes CAP_SYS_PTRACE; without them it prints what it may see, and says what not. A namespace that \
 neither a process nor a file under --netns-dir leads to is not found.
 
+Rows say whose their namespaces are (container, pod, unit) as the agent's do; the engines of --docker-socket and --cri-socket \
+are waited for, all together, 2s at most, and who did not answer by then is named on standard error, which changes no status. \
+With --process-scan start they say which process holds the socket, too.
+
 On a terminal it prints a table like that of `ss`, elsewhere jsonl; --format says otherwise. What was missed is told on \
 standard error. Ends with status 0 when nothing was missed, 1 when something was, 2 when it could not be done.
 

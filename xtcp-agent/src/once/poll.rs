@@ -31,7 +31,7 @@ use crate::netns_counters::ledger::{self, Ledger, Period};
 use crate::record::builder::Builder;
 use crate::scheduler::Scheduler;
 use crate::topology;
-use crate::workload::Directory;
+use crate::workload::{self, Workload, WorkloadMetrics};
 
 /// Why there was no poll.
 #[derive(Debug, Error)]
@@ -94,6 +94,8 @@ pub(super) struct Outcome {
     pub(super) visited: u64,
     /// What is not in the rows.
     pub(super) missed: Vec<Missed>,
+    /// Engines that did not tell the names of containers, and why.
+    pub(super) silent: Vec<String>,
     /// All namespaces that were found, and how their dumps went.
     pub(super) namespaces: Vec<Netns>,
 }
@@ -130,10 +132,13 @@ pub(super) fn poll(
     let links = links(config, &registry)?;
     let metrics = AttributionMetrics::register(&registry)?;
     let extras = attribution::extras(&config.attribution, &metrics)?;
-    let directory = Directory::detached();
+    let (snapshot, scan) = discovery.scan()?;
+    let workload::Known { directory, silent } = workloads(config, own, &snapshot, &registry)?;
     let owners = attribution::owners(&config.attribution, directory.clone(), &metrics);
+    owners.look_at_cgroups();
     if config.attribution.process_scan == ProcessScan::Start {
         owners.scan().map_err(system("list processes"))?;
+        owners.look_at_processes();
     }
     let shared = Shared {
         settings: Arc::new(questions(config, own)),
@@ -171,8 +176,8 @@ pub(super) fn poll(
         nsids: Nsids::default(),
         metrics: EngineMetrics::register(&registry)?,
     });
-    let (snapshot, scan) = discovery.scan()?;
     engine.on_look(now, &snapshot);
+    engine.on_workloads(now);
     engine.poll_requested();
     let (done_to, mut done) = mpsc::channel(2 * workers);
     let mut crew = Crew { threads: Vec::new(), idle: (0..workers).rev().collect(), visits: BTreeMap::new() };
@@ -190,13 +195,27 @@ pub(super) fn poll(
     }
     polled?;
     let (visited, missed) = judge(&visits, &config.netns.include, &scan, &mut discovery)?;
-    Ok(Outcome { visited, missed, namespaces: engine.namespaces() })
+    Ok(Outcome { visited, missed, silent, namespaces: engine.namespaces() })
+}
+
+/// Whose namespaces and cgroups are, as far as engines tell soon.
+fn workloads(
+    config: &Config,
+    own: NetnsId,
+    snapshot: &Snapshot,
+    registry: &prometheus::Registry,
+) -> Result<workload::Known, PollError> {
+    let metrics = WorkloadMetrics::register(registry)?;
+    let threads = snapshot.threads.as_deref().unwrap_or_default();
+    workload::once(&config.workload.settings(), own, threads, metrics)
+        .map_err(system("ask container engines"))
 }
 
 /// What is known of a namespace that was to be visited.
 struct Visit {
     id: NetnsId,
     name: Arc<str>,
+    workload: Option<Arc<Workload>>,
     why: Option<Why>,
 }
 
@@ -236,7 +255,8 @@ impl Crew {
     }
 
     fn dispatch(&mut self, worker: usize, job: Job) -> Result<(), PollError> {
-        let visit = Visit { id: job.target.id, name: Arc::clone(&job.name), why: None };
+        let (name, workload) = (Arc::clone(&job.name), job.workload.clone());
+        let visit = Visit { id: job.target.id, name, workload, why: None };
         self.visits.entry(job.request.netns_inode).or_insert(visit);
         let sent = self.threads.get(worker).is_some_and(|thread| thread.jobs.try_send(job).is_ok());
         if sent { Ok(()) } else { Err(PollError::Workers) }
@@ -266,7 +286,7 @@ fn judge(
     let mut missed = Vec::new();
     let mut visited = 0;
     let mut now: Option<Snapshot> = None;
-    for (inode, Visit { id, name, why }) in visits {
+    for (inode, Visit { id, name, why, .. }) in visits {
         let why = match why {
             None => {
                 visited += 1;
@@ -288,7 +308,9 @@ fn judge(
     }
     for pattern in include {
         let filter = NetnsFilter::parse(&[pattern], &[])?;
-        if !visits.iter().any(|(inode, visit)| filter.matches(&visit.name, *inode, None)) {
+        let is =
+            |(inode, visit): (&u32, &Visit)| filter.matches(&visit.name, *inode, visit.workload.as_deref());
+        if !visits.iter().any(is) {
             missed.push(Missed::Nobody(pattern.clone()));
         }
     }

@@ -43,6 +43,14 @@ impl Cgroups {
         directory.of_cgroup(&path)
     }
 
+    /// Learns all there are, up to as many as are remembered.
+    pub(super) fn learn_all(&self, proc: &Path) {
+        let root = fs::read_to_string(proc.join("self/mounts")).ok().and_then(|mounts| cgroup_mount(&mounts));
+        let found = root.map(|root| find(&root, None)).unwrap_or_default();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.paths.extend(found.into_iter().map(|(id, path)| (id, Some(path))));
+    }
+
     /// Looks for what is wanted below where version 2 is mounted.
     pub(super) fn look(&self, proc: &Path) {
         let wanted = {
@@ -53,7 +61,7 @@ impl Cgroups {
             return;
         }
         let root = fs::read_to_string(proc.join("self/mounts")).ok().and_then(|mounts| cgroup_mount(&mounts));
-        let found = root.map(|root| find(&root, &wanted)).unwrap_or_default();
+        let found = root.map(|root| find(&root, Some(&wanted))).unwrap_or_default();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.paths.len() + wanted.len() > IDS {
             known.paths.clear();
@@ -64,14 +72,14 @@ impl Cgroups {
     }
 }
 
-/// The paths of the folders with these inodes, beginning with `/`.
-fn find(root: &Path, wanted: &HashSet<u64>) -> HashMap<u64, Arc<str>> {
+/// The paths of the folders with these inodes or, where none are wanted, of the first ones; beginning with `/`.
+fn find(root: &Path, wanted: Option<&HashSet<u64>>) -> HashMap<u64, Arc<str>> {
     let mut found = HashMap::new();
     let mut folders = vec![root.to_owned()];
     let mut left = FOLDERS;
     while let Some(folder) = folders.pop()
         && left > 0
-        && found.len() < wanted.len()
+        && found.len() < wanted.map_or(IDS, HashSet::len)
     {
         left -= 1;
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -80,7 +88,7 @@ fn find(root: &Path, wanted: &HashSet<u64>) -> HashMap<u64, Arc<str>> {
             }
             let path = entry.path();
             if let Ok(inode) = entry.metadata().map(|metadata| metadata.ino())
-                && wanted.contains(&inode)
+                && wanted.is_none_or(|wanted| wanted.contains(&inode))
                 && let Some(below) = path.strip_prefix(root).ok().and_then(Path::to_str)
             {
                 found.insert(inode, Arc::from(format!("/{below}")));
@@ -115,6 +123,25 @@ mod tests {
         // It was looked for, and is nowhere.
         assert!(cgroups.of(u64::MAX, &directory).is_none());
         assert!(cgroups.0.lock().unwrap().wanted.is_empty());
+    }
+
+    #[test]
+    fn all_folders_are_learnt_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (proc, tree) = (dir.path().join("proc"), dir.path().join("tree"));
+        let services = ["system.slice/a.service", "system.slice/b.service"].map(|below| tree.join(below));
+        for service in &services {
+            fs::create_dir_all(service).unwrap();
+        }
+        fs::create_dir_all(proc.join("self")).unwrap();
+        let mounts = format!("cgroup2 {} cgroup2 rw 0 0\n", tree.display());
+        fs::write(proc.join("self/mounts"), mounts).unwrap();
+        let (cgroups, directory) = (Cgroups::default(), Directory::detached());
+        cgroups.learn_all(&proc);
+        for (service, unit) in services.iter().zip(["a.service", "b.service"]) {
+            let id = fs::metadata(service).unwrap().ino();
+            assert_eq!(cgroups.of(id, &directory).unwrap().unit.as_deref(), Some(unit));
+        }
     }
 
     #[test]

@@ -276,7 +276,7 @@ impl<'a> Session<'a> {
         let ids: HashSet<String> = facts.iter().map(|facts| facts.container.id.clone()).collect();
         self.link.directory.keep_containers(Source::Cri, &self.runtime, &ids);
         self.link.directory.learn(facts, pods);
-        let ready = sandboxes.items.into_iter().filter(|sandbox| sandbox.is_ready());
+        let ready = sandboxes.items.into_iter().filter(api::PodSandbox::is_ready);
         Ok((ready.map(|sandbox| sandbox.id).collect(), ids))
     }
 

@@ -73,26 +73,43 @@ pub(super) fn spawn(
     own_netns: u32,
     metrics: ReaderMetrics,
 ) -> io::Result<()> {
-    let processes = Processes::new(metrics);
-    let directory = directory.clone_for_reader();
-    let mut reader = Reader {
-        directory,
-        processes,
-        own_netns,
-        newcomers: HashMap::new(),
-        look: None,
-        reading: None,
-        started: false,
-        read: HashMap::new(),
-        last_read: None,
-        last_look: None,
-        chore: None,
-    };
+    let mut reader = Reader::new(directory, own_netns, Processes::new(metrics));
     let thread = thread::Builder::new().name("xtcp-proc".to_owned());
     thread.spawn(move || while reader.turn(&asked) {}).map(drop)
 }
 
+/// Reads once what a look found.
+pub(super) fn read_once(
+    directory: &Directory,
+    look: Vec<(u32, Thread)>,
+    own_netns: u32,
+    metrics: ReaderMetrics,
+) {
+    let mut reader = Reader::new(directory, own_netns, Processes::new(metrics));
+    reader.look = Some(look);
+    reader.begin_look();
+    while reader.reading.is_some() {
+        reader.read_look(Instant::now());
+    }
+}
+
 impl Reader {
+    fn new(directory: &Directory, own_netns: u32, processes: Processes) -> Self {
+        Self {
+            directory: directory.clone_for_reader(),
+            processes,
+            own_netns,
+            newcomers: HashMap::new(),
+            look: None,
+            reading: None,
+            started: false,
+            read: HashMap::new(),
+            last_read: None,
+            last_look: None,
+            chore: None,
+        }
+    }
+
     /// Whether to go on.
     fn turn(&mut self, asked: &Receiver<Question>) -> bool {
         match asked.recv_timeout(self.wait()) {

@@ -71,6 +71,11 @@ impl Sockets {
         }
     }
 
+    /// They were named, not looked for.
+    pub fn are_named(&self) -> bool {
+        matches!(self, Self::At(_))
+    }
+
     /// The sockets that are asked, when they are there.
     pub fn paths(&self, usual: &[&str]) -> Vec<PathBuf> {
         match self {

@@ -22,19 +22,7 @@ impl Drop for Sleeper {
 
 fn reader(directory: &Directory) -> Reader {
     let metrics = ReaderMetrics::register(&prometheus::Registry::new()).unwrap();
-    Reader {
-        directory: directory.clone_for_reader(),
-        processes: Processes::new(metrics),
-        own_netns: 1,
-        newcomers: HashMap::new(),
-        look: None,
-        reading: None,
-        started: true,
-        read: HashMap::new(),
-        last_read: None,
-        last_look: None,
-        chore: None,
-    }
+    Reader { started: true, ..Reader::new(directory, 1, Processes::new(metrics)) }
 }
 
 fn own_netns() -> u32 {
