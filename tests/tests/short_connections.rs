@@ -146,20 +146,22 @@ fn of_many_connections_at_full_speed_none_is_missing_or_the_counters_say_how_man
     let counts = settle(&subscriber, netns.id, expected_closes + expected_states);
     println!("events: {counts:?}");
     let events = subscriber.all();
-    let (lost_closes, lost_states) = (lost(&events, EventKind::TcpClose), lost(&events, EventKind::TcpState));
-    assert_eq!(
-        counts.closes as u64 + lost_closes,
-        expected_closes as u64,
-        "closing events: seen + lost = made"
-    );
-    assert_eq!(
-        counts.states as u64 + lost_states,
-        expected_states as u64,
-        "state events: seen + lost = made"
-    );
-    check_bytes(&subscriber.of(netns.id), &done.made, usize::try_from(lost_closes).unwrap());
+    let of = |kind| usize::try_from(lost(&events, kind)).unwrap();
+    let (lost_closes, lost_states) = (of(EventKind::TcpClose), of(EventKind::TcpState));
+    // A run of the program that the kernel skipped would have told of a state, and perhaps of the close as well.
+    let skipped = of(EventKind::Unspecified);
+    println!("lost: {lost_closes} closes, {lost_states} states; skipped: {skipped}");
+    let told = |what: &str, seen: usize, lost: usize, made: usize| {
+        let accounted = seen + lost;
+        assert!(
+            accounted <= made && made <= accounted + skipped,
+            "{what}: {seen} seen, {lost} lost, {skipped} perhaps, {made} made"
+        );
+    };
+    told("closing events", counts.closes, lost_closes, expected_closes);
+    told("state events", counts.states, lost_states, expected_states);
+    check_bytes(&subscriber.of(netns.id), &done.made, lost_closes + skipped);
     check_sequence(&events);
-    println!("lost: {lost_closes} closes, {lost_states} states");
     drop(agent);
 }
 
@@ -177,7 +179,8 @@ fn settle(subscriber: &Subscriber, netns: Id, expected: usize) -> Counts {
             let of_netns = || events.iter().filter(|seen| seen.is_of(netns));
             let closes = of_netns().filter(|seen| seen.close().is_some()).count();
             let states = of_netns().filter(|seen| seen.state().is_some()).count();
-            let lost = lost(events, EventKind::TcpClose) + lost(events, EventKind::TcpState);
+            let kinds = [EventKind::TcpClose, EventKind::TcpState, EventKind::Unspecified];
+            let lost: u64 = kinds.into_iter().map(|kind| lost(events, kind)).sum();
             (Counts { closes, states }, usize::try_from(lost).unwrap())
         });
         if counts.closes + counts.states + lost >= expected
