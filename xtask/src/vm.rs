@@ -343,6 +343,7 @@ fn bare(kernel: &Kernel) -> Result<Tree> {
         0o644,
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     );
+    tree.bytes("/etc/resolv.conf", 0o644, "");
     tree.bytes("/etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\n");
     tree.bytes("/etc/hosts", 0o644, "127.0.0.1 localhost vm\n::1 localhost vm\n");
     tree.folder_at(Path::new("/lib/modules"), &kernel.modules.join("lib/modules"))?;

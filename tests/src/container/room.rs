@@ -44,7 +44,9 @@ for place; do mount -t tmpfs -o mode=755 tmpfs "$place"; done
 mkdir "$dir/cgroup2"
 mount -t cgroup2 cgroup2 "$dir/cgroup2"
 mkdir "$dir/cgroup2$cgroup" "$dir/cgroup2$cgroup/engine"
-if [ "$cgroups" = v2 ]; then mount -t cgroup2 cgroup2 /sys/fs/cgroup; fi
+case $cgroups:$(grep ' /sys/fs/cgroup cgroup2 ' /proc/self/mounts) in
+v2:) mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
+esac
 echo ready
 exec cat
 "#;

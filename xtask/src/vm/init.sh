@@ -3,10 +3,18 @@
 # and the files in /vm/out to the host over virtio ports. It needs nothing but busybox.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/vm/bin HOME=/root TERM=${TERM:-linux}
 
+# Container engines pivot_root, which the kernel refuses to whoever's root is the initial one: from here on it is a mount.
+if [ ! -e /vm/root ]; then
+    mkdir /vm/root
+    mount --bind / /vm/root
+    cd /vm/root && mount --move . / && exec chroot . /init
+fi
+
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-mkdir -p /dev/pts /dev/shm /run /tmp /root /vm/out /var/run
+mkdir -p /dev/pts /dev/shm /run /tmp /root /vm/out /var
+ln -s /run /var/run
 mount -t devpts devpts /dev/pts
 for at in /dev/shm /run /tmp; do mount -t tmpfs -o mode=1777 tmpfs $at; done
 mount -t securityfs securityfs /sys/kernel/security
