@@ -19,12 +19,12 @@ pub fn require_root() {
 }
 
 /// Picks by `XTCP_SCALE`: `ci` (the default) ends in minutes, `full` is the scale that the promises state, and `tenth` is
-/// a tenth of `ci`, for where everything takes longer.
-pub fn scale<T: Div<Output = T> + From<u8>>(ci: T, full: T) -> T {
+/// a tenth of `ci`, but at least once, for where everything takes longer.
+pub fn scale<T: Div<Output = T> + From<u8> + Ord>(ci: T, full: T) -> T {
     match std::env::var("XTCP_SCALE").as_deref() {
         Err(_) | Ok("" | "ci") => ci,
         Ok("full") => full,
-        Ok("tenth") => ci / T::from(10),
+        Ok("tenth") => (ci / T::from(10)).max(T::from(1)),
         Ok(other) => panic!("XTCP_SCALE is {other:?}; it can be ci, full or tenth"),
     }
 }
