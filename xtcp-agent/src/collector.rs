@@ -4,6 +4,7 @@
 //! is interrupted or overrun is asked again, and a socket that was delivered before is not delivered twice. Nothing
 //! of a namespace outlives its request.
 
+mod delivery;
 mod exchange;
 mod metrics;
 mod own;
@@ -12,13 +13,12 @@ mod worker;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use foldhash::HashSet;
 use nix::errno::Errno;
 use xtcp_inet_diag::attr::Selection;
-use xtcp_inet_diag::bytecode::{Program, Subject};
+use xtcp_inet_diag::bytecode::Program;
 use xtcp_inet_diag::message::{self, Reading};
 use xtcp_inet_diag::request::{Extras, Protocol};
 use xtcp_inet_diag::state::{State, States};
@@ -31,12 +31,13 @@ use crate::netns::enter::{EnterError, Visitor};
 use crate::netns::nsid::Nsids;
 use crate::netns_counters::Reading as Counters;
 use crate::netns_counters::listeners::Listeners;
-use crate::owners::{Known, Owners, Socket, View};
-use crate::record::builder::{Builder, Context, RowFields, Template};
-use crate::record::{RowChunk, Rows};
-use crate::scheduler::{Completion, DumpRequest, Lookup, Scope};
+use crate::owners::{Owners, View};
+use crate::record::RowChunk;
+use crate::record::builder::{Builder, Context, Template};
+use crate::scheduler::{Completion, Lookup, Scope};
 use crate::selection::SocketSelection;
 
+use delivery::{Delivery, Found, ROWS_PER_CHUNK};
 use exchange::{Exchange, Fault, Question};
 pub use metrics::CollectorMetrics;
 pub use tap::Tap;
@@ -85,8 +86,6 @@ pub trait RowSink: Send {
     fn take(&mut self, chunk: RowChunk);
 }
 
-/// Rows are handed on in chunks of at most this many.
-const ROWS_PER_CHUNK: usize = 512;
 /// Visits of one request: the first, and repetitions of what was interrupted.
 const ATTEMPTS: u32 = 3;
 
@@ -110,21 +109,6 @@ pub struct Collector {
     number: u64,
 }
 
-/// One request under way.
-struct Delivery<'a> {
-    request: &'a DumpRequest,
-    rows: Rows,
-    delivered: u64,
-    seen: HashSet<u64>,
-    states: States,
-    own: HashSet<u32>,
-    /// The listeners, where they are wanted.
-    listeners: Option<Listeners>,
-    /// What passes, in the namespace that is asked.
-    program: Program,
-    owners: View,
-}
-
 impl Collector {
     /// Performs a job. The completion says how it went; who was found there, or why nobody was, stands beside it, and the
     /// namespace's counters, where the job wants them.
@@ -135,17 +119,7 @@ impl Collector {
             Scope::Listeners => States::one(State::Listen),
             Scope::Dump | Scope::Lookups(_) => self.settings.states,
         };
-        let mut delivery = Delivery {
-            request,
-            rows: Rows::default(),
-            delivered: 0,
-            seen: request.seen.clone(),
-            states,
-            own: HashSet::default(),
-            listeners: None,
-            program: Program::EVERYTHING,
-            owners: self.owners.view(),
-        };
+        let mut delivery = Delivery::new(request, states, self.owners.view());
         let mut complete = false;
         let mut why = None;
         let mut found = Err(EnterError::NoDoor(target.id));
@@ -180,7 +154,7 @@ impl Collector {
         }
         let duration_ns = clock::ktime_ns().saturating_sub(started);
         self.metrics.request_ended(request, complete, delivery.delivered, duration_ns);
-        let seen = if request.poll != 0 { delivery.seen } else { HashSet::default() };
+        let seen = if request.poll != 0 { delivery.seen } else { foldhash::HashSet::default() };
         let rows = delivery.delivered;
         if let (Some(counters), Some(listeners)) = (&mut counters, delivery.listeners) {
             listeners.finish(&mut counters.counters);
@@ -297,16 +271,22 @@ impl Collector {
         let extras = Extras { filter: program, bpf_storages };
         let question = Question { protocol, states: delivery.states, extensions, extras };
         let judged = *program == delivery.program;
-        exchange.dump(socket, question, metrics, &mut |payload| match Row::new_as(payload, reading) {
-            Ok(_) if !judged && !delivery.passes(payload) => {}
-            Ok(row) => {
-                delivery.listener(protocol, &row, payload, settings);
-                let added = delivery.row(&row, RowFields::default(), template, settings, counter, metrics);
+        exchange.dump(socket, question, metrics, &mut |payloads| {
+            let found: Vec<Found<'_>> =
+                payloads.iter().filter_map(|payload| Found::new(payload, reading, metrics)).collect();
+            let remembered =
+                delivery.owners.recall(found.iter().map(|Found { row, .. }| (row.cookie(), row.inode())));
+            for (found, remembered) in found.into_iter().zip(remembered) {
+                if !judged && !delivery.passes(found.payload) {
+                    continue;
+                }
+                delivery.listener(protocol, &found, settings);
+                let found = Found { remembered, ..found };
+                let added = delivery.row(&found, template, settings, counter, metrics);
                 if added && delivery.rows.len() >= ROWS_PER_CHUNK {
                     delivery.hand_over(sink.as_mut());
                 }
             }
-            Err(error) => metrics.malformed_row(&error),
         })
     }
 
@@ -322,105 +302,28 @@ impl Collector {
         let extensions = settings.selection.extensions(reading.protocol);
         for batch in lookups.chunks(settings.lookups_per_send.max(1)) {
             exchange.look_up(socket, batch, extensions, metrics, &mut |lookup, payload| {
-                let fields = RowFields {
-                    counter: 0,
-                    event_sequence: lookup.event_sequence,
-                    owner: lookup.owner.as_ref(),
-                    workload: None,
-                };
-                match Row::new_as(payload, reading) {
-                    Ok(row) if !is_asked_for(lookup, &row, payload) => metrics.looked_up("other_socket"),
-                    Ok(row) => {
-                        metrics.looked_up("found");
-                        if let (0, Some(owner)) = (lookup.cookie, lookup.owner) {
-                            delivery.owners.name(row.cookie(), owner);
-                        }
-                        if !delivery.passes(payload) {
-                            return;
-                        }
-                        delivery.row(&row, fields, template, settings, counter, metrics);
-                    }
-                    Err(error) => metrics.malformed_row(&error),
+                let Some(mut found) = Found::new(payload, reading, metrics) else { return };
+                if !is_asked_for(lookup, &found) {
+                    metrics.looked_up("other_socket");
+                    return;
                 }
+                metrics.looked_up("found");
+                let socket = (found.row.cookie(), found.row.inode());
+                if let (0, Some(owner)) = (lookup.cookie, lookup.owner) {
+                    delivery.owners.name(socket.0, owner);
+                }
+                if !delivery.passes(payload) {
+                    return;
+                }
+                found.event_sequence = lookup.event_sequence;
+                found.remembered = match lookup.owner {
+                    Some(owner) => View::told(owner),
+                    None => delivery.owners.recall([socket].into_iter()).pop().unwrap_or_default(),
+                };
+                delivery.row(&found, template, settings, counter, metrics);
             })?;
         }
         Ok(())
-    }
-}
-
-impl Delivery<'_> {
-    /// Whether a row that the kernel did not judge certainly passes. What it tells too little for comes with the next
-    /// dump, if it passes.
-    fn passes(&self, payload: &[u8]) -> bool {
-        self.program.is_empty()
-            || message::decode(payload).is_ok_and(|row| self.program.matches(&Subject::of(&row)))
-    }
-
-    /// Notes a listener, also one whose row was delivered before.
-    fn listener(&mut self, protocol: Protocol, row: &Row<'_>, payload: &[u8], settings: &Settings) {
-        if row.state() == State::Listen as u8
-            && protocol == Protocol::TCP
-            && settings.wants(self.states, row)
-            && let Some(listeners) = &mut self.listeners
-        {
-            listeners.add(payload);
-        }
-    }
-
-    /// Adds one row if it is wanted and new. True if it was added.
-    fn row(
-        &mut self,
-        row: &Row<'_>,
-        fields: RowFields<'_>,
-        template: &mut Template,
-        settings: &Settings,
-        counter: &AtomicU64,
-        metrics: &CollectorMetrics,
-    ) -> bool {
-        if !self.seen.insert(row.cookie()) {
-            metrics.repeated_row();
-            return false;
-        }
-        if !settings.wants(self.states, row) {
-            return false;
-        }
-        if self.own.contains(&row.inode()) && row.state() != State::Listen as u8 {
-            metrics.own_row();
-            return false;
-        }
-        // A lookup carries the owner that its event told.
-        let socket = Socket { cookie: row.cookie(), inode: row.inode(), cgroup_id: row.cgroup_id() };
-        let Known { owner, workload } = self.owners.of(socket, fields.owner.copied());
-        if workload.is_some_and(|workload| workload.opted_out) {
-            metrics.opted_out_row();
-            return false;
-        }
-        let fields = RowFields {
-            counter: counter.fetch_add(1, Ordering::Relaxed) + 1,
-            event_sequence: fields.event_sequence,
-            owner: owner.as_ref(),
-            workload,
-        };
-        match template.append(row, fields, &mut self.rows) {
-            Ok(findings) => {
-                metrics.attributes(&findings);
-                true
-            }
-            Err(error) => {
-                metrics.malformed_row(&error);
-                false
-            }
-        }
-    }
-
-    fn hand_over(&mut self, sink: &mut dyn RowSink) {
-        if self.rows.is_empty() {
-            return;
-        }
-        let rows = std::mem::take(&mut self.rows);
-        self.delivered += rows.len() as u64;
-        let DumpRequest { netns_inode, reason, poll, .. } = *self.request;
-        sink.take(RowChunk { reason, poll, netns_inode, rows: Arc::new(rows) });
     }
 }
 
@@ -436,7 +339,7 @@ fn method_of(scope: &Scope) -> RecordMethod {
 
 /// Whether an answer is of the socket that was asked for: a connection that is gone comes back as its listener. Without
 /// a cookie one with the same addresses and ports is taken for it, unless it listens.
-fn is_asked_for(lookup: &Lookup, row: &Row<'_>, payload: &[u8]) -> bool {
+fn is_asked_for(lookup: &Lookup, Found { row, payload, .. }: &Found<'_>) -> bool {
     if lookup.cookie != 0 {
         return row.cookie() == lookup.cookie;
     }

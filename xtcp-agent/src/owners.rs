@@ -71,16 +71,9 @@ pub struct Known<'a> {
     pub workload: Option<&'a Arc<Workload>>,
 }
 
-/// A socket, as far as it is told apart here.
+/// What is remembered of a socket, to be judged by what is known of its process.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Socket {
-    /// Its cookie.
-    pub cookie: u64,
-    /// Inode of its file; 0 when it has none.
-    pub inode: u32,
-    /// Id of its cgroup of version 2; 0 where the kernel does not tell it.
-    pub cgroup_id: u64,
-}
+pub struct Remembered(Option<Entry>);
 
 impl Owners {
     /// An empty memory. Nothing looks at processes until [`watch`](Self::watch).
@@ -201,8 +194,8 @@ impl Entry {
     }
 
     /// The owner and its workload, as far as the process that is known by that id is the one that was meant.
-    fn judge(self, processes: &HashMap<u32, Process>) -> (Option<Owner>, Option<&Arc<Workload>>) {
-        let Self { mut owner, learned_ktime_ns } = self;
+    fn judge<'a>(&self, processes: &'a HashMap<u32, Process>) -> (Option<Owner>, Option<&'a Arc<Workload>>) {
+        let Self { mut owner, learned_ktime_ns } = *self;
         let Some(process) = processes.get(&owner.pid) else { return (Some(owner), None) };
         if !process.began_before(learned_ktime_ns) {
             // The id is another process's by now.
@@ -225,15 +218,26 @@ pub struct View {
 }
 
 impl View {
-    /// What is known of a socket, whose owner an event may have told a moment ago.
-    pub fn of(&mut self, socket: Socket, told: Option<Owner>) -> Known<'_> {
-        let entry = match told {
-            Some(owner) => Some(Entry { owner, learned_ktime_ns: u64::MAX }),
-            None => self.remembered(socket),
-        };
+    /// What is remembered of sockets, in their order: cookies, and inodes of their files, 0 for none.
+    pub fn recall(&self, sockets: impl Iterator<Item = (u64, u32)> + Clone) -> Vec<Remembered> {
+        let known = self.owners.0.sockets.get_all(sockets.clone().map(|(cookie, _)| cookie));
+        known
+            .into_iter()
+            .zip(sockets)
+            .map(|(known, socket)| Remembered(known.or_else(|| self.scanned(socket))))
+            .collect()
+    }
+
+    /// An owner that an event told a moment ago.
+    pub fn told(owner: Owner) -> Remembered {
+        Remembered(Some(Entry { owner, learned_ktime_ns: u64::MAX }))
+    }
+
+    /// What is known of a socket of which this is remembered, in this cgroup of version 2 (0: not known).
+    pub fn of(&mut self, Remembered(entry): &Remembered, cgroup_id: u64) -> Known<'_> {
         let Self { owners, processes, cgroups, .. } = self;
-        let (owner, workload) = entry.map_or((None, None), |entry| entry.judge(processes));
-        Known { owner, workload: workload.or_else(|| of_cgroup(socket.cgroup_id, owners, cgroups)) }
+        let (owner, workload) = entry.as_ref().map_or((None, None), |entry| entry.judge(processes));
+        Known { owner, workload: workload.or_else(|| of_cgroup(cgroup_id, owners, cgroups)) }
     }
 
     /// The socket of an event that had no cookie (before 5.12) got this one by being asked for.
@@ -241,11 +245,7 @@ impl View {
         self.owners.learn(cookie, owner, now());
     }
 
-    fn remembered(&self, Socket { cookie, inode, .. }: Socket) -> Option<Entry> {
-        let known = self.owners.0.sockets.get(cookie);
-        if known.is_some() || inode == 0 || self.scanned.is_empty() {
-            return known;
-        }
+    fn scanned(&self, (cookie, inode): (u64, u32)) -> Option<Entry> {
         let entry = *self.scanned.get(&inode)?;
         self.owners.learn(cookie, entry.owner, entry.learned_ktime_ns);
         Some(entry)

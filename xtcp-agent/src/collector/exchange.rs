@@ -161,21 +161,21 @@ impl Exchange {
         socket: &impl Link,
         question: Question<'_>,
         metrics: &CollectorMetrics,
-        row: &mut dyn FnMut(&[u8]),
+        rows: &mut dyn FnMut(&[&[u8]]),
     ) -> Result<(), Fault> {
         let without = Question { extras: Extras { bpf_storages: false, ..question.extras }, ..question };
         if !question.extras.bpf_storages || self.no_storages {
-            return self.dump_families(socket, without, metrics, row);
+            return self.dump_families(socket, without, metrics, rows);
         }
         // What a socket's storages hold comes in one message, whatever its length.
         self.buffer.resize(STORAGES_BUFFER_BYTES, 0);
-        match self.dump_families(socket, question, metrics, row) {
+        match self.dump_families(socket, question, metrics, rows) {
             Err(Fault::Refused(Errno::EPERM)) => {
                 tracing::warn!(
                     "the kernel tells what BPF programs keep with sockets only to CAP_BPF: asking without"
                 );
                 self.no_storages = true;
-                self.dump_families(socket, without, metrics, row)
+                self.dump_families(socket, without, metrics, rows)
             }
             other => other,
         }
@@ -186,13 +186,13 @@ impl Exchange {
         socket: &impl Link,
         question: Question<'_>,
         metrics: &CollectorMetrics,
-        row: &mut dyn FnMut(&[u8]),
+        rows: &mut dyn FnMut(&[&[u8]]),
     ) -> Result<(), Fault> {
         let Question { protocol, states, extensions, extras } = question;
         if self.both_families && protocol == Protocol::TCP {
             let sequence = self.next_sequence();
             send(socket, &DumpBoth { states, extensions }.to_bytes_with(sequence, &extras))?;
-            match self.read_dump(socket, sequence, metrics, row) {
+            match self.read_dump(socket, sequence, metrics, rows) {
                 // EINVAL can also mean the filter.
                 Err(Fault::Refused(Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP))
                     if extras.filter.is_empty() =>
@@ -207,7 +207,7 @@ impl Exchange {
             let sequence = self.next_sequence();
             let request = Dump { family, protocol, states, extensions };
             send(socket, &request.to_bytes_with(sequence, &extras))?;
-            self.read_dump(socket, sequence, metrics, row)?;
+            self.read_dump(socket, sequence, metrics, rows)?;
         }
         Ok(())
     }
@@ -268,25 +268,17 @@ impl Exchange {
         socket: &impl Link,
         sequence: u32,
         metrics: &CollectorMetrics,
-        row: &mut dyn FnMut(&[u8]),
+        rows: &mut dyn FnMut(&[&[u8]]),
     ) -> Result<(), Fault> {
         let mut answer = Answer::to_dump();
         loop {
             let length = receive(socket, &mut self.buffer)?;
-            for message in Messages::new(self.buffer.get(..length).unwrap_or_default()) {
-                let message = message.map_err(Fault::Framing)?;
-                if message.header.seq != sequence {
-                    metrics.foreign_message();
-                    continue;
-                }
-                match answer.take(&message) {
-                    Step::Row(payload) => row(payload),
-                    Step::Control => {}
-                    Step::Foreign => metrics.foreign_message(),
-                }
-                if let Some(ending) = answer.ending() {
-                    return Fault::of(ending).map_or(Ok(()), Err);
-                }
+            let mut payloads = Vec::new();
+            let datagram = self.buffer.get(..length).unwrap_or_default();
+            let ended = take(datagram, sequence, &mut answer, metrics, &mut payloads);
+            rows(&payloads);
+            if let Some(ended) = ended {
+                return ended;
             }
         }
     }
@@ -295,6 +287,35 @@ impl Exchange {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
+}
+
+/// Takes a datagram of a dump apart; how the dump ended, if it did.
+fn take<'a>(
+    datagram: &'a [u8],
+    sequence: u32,
+    answer: &mut Answer,
+    metrics: &CollectorMetrics,
+    payloads: &mut Vec<&'a [u8]>,
+) -> Option<Result<(), Fault>> {
+    for message in Messages::new(datagram) {
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => return Some(Err(Fault::Framing(error))),
+        };
+        if message.header.seq != sequence {
+            metrics.foreign_message();
+            continue;
+        }
+        match answer.take(&message) {
+            Step::Row(payload) => payloads.push(payload),
+            Step::Control => {}
+            Step::Foreign => metrics.foreign_message(),
+        }
+        if let Some(ending) = answer.ending() {
+            return Some(Fault::of(ending).map_or(Ok(()), Err));
+        }
+    }
+    None
 }
 
 fn id_of(lookup: &Lookup) -> SocketId {

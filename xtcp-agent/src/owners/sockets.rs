@@ -49,16 +49,23 @@ impl Sockets {
     }
 
     pub(super) fn get(&self, cookie: u64) -> Option<Entry> {
-        if self.len() == 0 {
-            return None;
-        }
-        let shard = self.shard(cookie)?.read().unwrap_or_else(PoisonError::into_inner);
+        let shard = self.shards.get(shard_of(cookie))?.read().unwrap_or_else(PoisonError::into_inner);
         shard.entries.get(&cookie).copied()
+    }
+
+    /// Those of several sockets, in their order: with nothing between two of them for which the processor would have to
+    /// wait, it looks for several at once.
+    pub(super) fn get_all(&self, cookies: impl Iterator<Item = u64>) -> Vec<Option<Entry>> {
+        if self.len() == 0 {
+            return cookies.map(|_| None).collect();
+        }
+        let shards = self.shards.each_ref().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner));
+        cookies.map(|cookie| shards.get(shard_of(cookie))?.entries.get(&cookie).copied()).collect()
     }
 
     /// Those whom it displaced: the one before it of this socket, and one for want of room.
     pub(super) fn insert(&self, cookie: u64, entry: Entry) -> [Option<Entry>; 2] {
-        let Some(shard) = self.shard(cookie) else { return [None, None] };
+        let Some(shard) = self.shards.get(shard_of(cookie)) else { return [None, None] };
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
         let before = shard.entries.insert(cookie, entry);
         if before.is_some() {
@@ -74,7 +81,7 @@ impl Sockets {
     }
 
     pub(super) fn remove(&self, cookie: u64) -> Option<Entry> {
-        let mut shard = self.shard(cookie)?.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shard = self.shards.get(shard_of(cookie))?.write().unwrap_or_else(PoisonError::into_inner);
         let gone = shard.entries.remove(&cookie)?;
         self.len.fetch_sub(1, Ordering::Relaxed);
         Some(gone)
@@ -108,11 +115,11 @@ impl Sockets {
     pub(super) fn order(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().unwrap().order.len()).sum()
     }
+}
 
-    fn shard(&self, cookie: u64) -> Option<&RwLock<Shard>> {
-        // Cookies count up.
-        self.shards.get(usize::try_from(cookie % SHARDS as u64).unwrap_or(0))
-    }
+/// Cookies count up.
+fn shard_of(cookie: u64) -> usize {
+    usize::try_from(cookie % SHARDS as u64).unwrap_or(0)
 }
 
 impl Shard {

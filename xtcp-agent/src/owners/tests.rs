@@ -43,13 +43,15 @@ fn look(owners: &Owners, pids: &[u32]) {
     processes::look(owners, pids);
 }
 
-fn socket(cookie: u64, inode: u32) -> Socket {
-    Socket { cookie, inode, cgroup_id: 0 }
+/// What is known of a socket that has this inode.
+fn known(view: &mut View, cookie: u64, inode: u32) -> Known<'_> {
+    let remembered = view.recall([(cookie, inode)].into_iter());
+    view.of(&remembered[0], 0)
 }
 
 /// Who owns the socket with this cookie.
 fn owner_of(owners: &Owners, cookie: u64) -> Option<(u32, String, OwnerSource)> {
-    pid_and_comm(owners.view().of(socket(cookie, 0), None))
+    pid_and_comm(known(&mut owners.view(), cookie, 0))
 }
 
 fn pid_and_comm(known: Known<'_>) -> Option<(u32, String, OwnerSource)> {
@@ -165,7 +167,7 @@ fn a_process_brings_the_workload_of_its_cgroup() {
     owners.learn(7, owner(10, "sshd", OwnerSource::Listen), now());
     look(&owners, &[10]);
     let mut view = owners.view();
-    let workload = view.of(socket(7, 0), None).workload.unwrap();
+    let workload = known(&mut view, 7, 0).workload.unwrap();
     assert_eq!(workload.unit.as_deref(), Some("ssh.service"));
 }
 
@@ -229,20 +231,20 @@ fn the_walk_finds_who_holds_a_socket_alone() {
     let expected = Scanned { processes: 3, sockets: 2, shared: 1, ..Scanned::default() };
     assert_eq!(scanned, expected);
     let mut view = owners.view();
-    let mut of = |inode| pid_and_comm(view.of(socket(1_000 + u64::from(inode), inode), None));
+    let mut of = |inode| pid_and_comm(known(&mut view, 1_000 + u64::from(inode), inode));
     assert_eq!(of(200), Some((20, "server".to_owned(), OwnerSource::FdWalk)));
     assert_eq!(of(100), Some((1, "init".to_owned(), OwnerSource::FdWalk)));
     // Whose it is of the two cannot be told.
     assert_eq!(of(300), None);
     // Of a socket without a file nobody holds a descriptor.
-    assert!(view.of(socket(5_000, 0), None).owner.is_none());
+    assert!(known(&mut view, 5_000, 0).owner.is_none());
     for _ in 0..POLLS_AFTER_SCAN {
         owners.poll_ended();
     }
     let mut view = owners.view();
     // From here on it is known by its cookie, and another one with that inode is another one.
-    assert!(view.of(socket(1_200, 0), None).owner.is_some());
-    assert!(view.of(socket(9_999, 200), None).owner.is_none());
+    assert!(known(&mut view, 1_200, 0).owner.is_some());
+    assert!(known(&mut view, 9_999, 200).owner.is_none());
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn metrics() -> CollectorMetrics {
 fn dump(answers: Vec<Answer>) -> (usize, Result<(), Fault>, Vec<u16>) {
     let kernel = Kernel::new(answers);
     let mut rows = 0;
-    let ended = Exchange::new().dump(&kernel, QUESTION, &metrics(), &mut |_| rows += 1);
+    let ended = Exchange::new().dump(&kernel, QUESTION, &metrics(), &mut |payloads| rows += payloads.len());
     let asked = kernel.asked.take().into_iter().map(|(kind, _)| kind).collect();
     (rows, ended, asked)
 }
@@ -209,7 +209,9 @@ fn bpf_storages_that_the_kernel_does_not_tell_are_asked_for_once() {
     let (metrics, mut exchange, mut rows) = (metrics(), Exchange::new(), 0);
     let extras = Extras { bpf_storages: true, ..Extras::NONE };
     for _ in 0..2 {
-        exchange.dump(&kernel, Question { extras, ..QUESTION }, &metrics, &mut |_| rows += 1).unwrap();
+        exchange
+            .dump(&kernel, Question { extras, ..QUESTION }, &metrics, &mut |payloads| rows += payloads.len())
+            .unwrap();
     }
     assert_eq!(rows, 3);
     assert_eq!(*kernel.sent.borrow(), [80, 76, 76], "the attribute has 4 bytes");
@@ -225,7 +227,9 @@ fn a_row_with_bpf_storages_may_be_longer_than_any_other() {
     let extras = Extras { bpf_storages: true, ..Extras::NONE };
     let mut lengths = Vec::new();
     Exchange::new()
-        .dump(&kernel, Question { extras, ..QUESTION }, &metrics(), &mut |row| lengths.push(row.len()))
+        .dump(&kernel, Question { extras, ..QUESTION }, &metrics(), &mut |payloads| {
+            lengths.extend(payloads.iter().map(|row| row.len()));
+        })
         .unwrap();
     assert_eq!(lengths, [60_072]);
 }
