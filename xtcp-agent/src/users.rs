@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lru::LruCache;
 use nix::unistd::{Uid, User};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry, opts};
 
+use crate::workload::Budgeted;
+
 /// Memory for names, bytes.
 const BUDGET: usize = 1 << 20;
-/// What a name costs beside its own bytes: the entry, its place in the order, and the count of its holders.
-const OVERHEAD: usize = 160;
+/// What a name costs beside its own bytes: the entry, and the counts of its holders.
+const OVERHEAD: usize = size_of::<Name>() + 2 * size_of::<usize>();
 /// Users that may wait to be asked for; who finds no room is asked for with a later row.
 const QUEUE: usize = 256;
 /// How long a name is believed; the old one is used until the new one is there.
@@ -58,10 +59,7 @@ struct Name {
     until: Instant,
 }
 
-struct Names {
-    entries: LruCache<u32, Name>,
-    bytes: usize,
-}
+struct Names(Budgeted<u32, Name>);
 
 /// The names; a clone is the same.
 #[derive(Clone)]
@@ -86,7 +84,7 @@ impl Users {
         ask: impl Fn(u32) -> nix::Result<Option<String>> + Send + 'static,
     ) -> io::Result<Self> {
         let (questions, asked) = sync_channel(QUEUE);
-        let names = Arc::new(Mutex::new(Names { entries: LruCache::unbounded(), bytes: 0 }));
+        let names = Arc::new(Mutex::new(Names(Budgeted::new(BUDGET))));
         let users = Self { names: Arc::clone(&names), questions, metrics: metrics.clone(), believed };
         thread::Builder::new()
             .name("xtcp-users".to_owned())
@@ -98,42 +96,28 @@ impl Users {
     pub fn name(&self, uid: u32) -> Option<Arc<str>> {
         let now = Instant::now();
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = match names.entries.get_mut(&uid) {
+        let known = match names.0.get(&uid) {
             Some(known) if now < known.until => return known.name.clone(),
-            Some(stale) => {
-                stale.until = now + self.believed;
-                stale.name.clone()
-            }
-            None => {
-                names.put(uid, Name { name: None, until: now + self.believed }, &self.metrics);
-                None
-            }
+            known => known.and_then(|stale| stale.name.clone()),
         };
+        let mut until = now + self.believed;
         if self.questions.try_send(uid).is_err() {
             self.metrics.lookups.with_label_values(&["no_room"]).inc();
-            if let Some(entry) = names.entries.get_mut(&uid) {
-                entry.until = now;
-            }
+            until = now;
         }
+        names.put(uid, Name { name: known.clone(), until }, &self.metrics);
         known
     }
 }
 
 impl Names {
     fn put(&mut self, uid: u32, name: Name, metrics: &UserMetrics) {
-        let cost = |name: &Name| OVERHEAD + name.name.as_ref().map_or(0, |name| name.len());
-        self.bytes += cost(&name);
-        if let Some(before) = self.entries.put(uid, name) {
-            self.bytes -= cost(&before);
-        }
-        while self.bytes > BUDGET
-            && let Some((_, gone)) = self.entries.pop_lru()
-        {
-            self.bytes -= cost(&gone);
-            metrics.evicted.inc();
-        }
-        metrics.entries.set(i64::try_from(self.entries.len()).unwrap_or(i64::MAX));
-        metrics.bytes.set(i64::try_from(self.bytes).unwrap_or(i64::MAX));
+        let Self(names) = self;
+        let bytes = OVERHEAD + name.name.as_ref().map_or(0, |name| name.len());
+        names.insert(uid, name, bytes);
+        metrics.entries.set(i64::try_from(names.len()).unwrap_or(i64::MAX));
+        metrics.bytes.set(i64::try_from(names.bytes()).unwrap_or(i64::MAX));
+        metrics.evicted.inc_by(names.evicted().saturating_sub(metrics.evicted.get()));
     }
 }
 

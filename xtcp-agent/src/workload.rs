@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use xtcp_proto::flat_record::v1::xtcp_flat_record::WorkloadSource;
 
 use crate::netns::{NetnsId, Thread};
+pub(crate) use budget::Budgeted;
 pub use directory::Directory;
 use directory::{DirectoryMetrics, LabelChoice, OptOut};
 use reader::ReaderMetrics;

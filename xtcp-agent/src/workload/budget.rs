@@ -10,7 +10,7 @@ const OVERHEAD: usize = 96;
 
 /// The map.
 #[derive(Debug)]
-pub(super) struct Budgeted<K: Hash + Eq, V> {
+pub(crate) struct Budgeted<K: Hash + Eq, V> {
     entries: LruCache<K, (V, usize)>,
     bytes: usize,
     limit: usize,
@@ -19,12 +19,12 @@ pub(super) struct Budgeted<K: Hash + Eq, V> {
 
 impl<K: Hash + Eq, V> Budgeted<K, V> {
     /// An empty one that never holds more than `limit` bytes.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self { entries: LruCache::unbounded(), bytes: 0, limit, evicted: 0 }
     }
 
     /// Puts in a value that takes so many bytes, key included. One that is larger than the budget is not kept.
-    pub(super) fn insert(&mut self, key: K, value: V, bytes: usize) {
+    pub(crate) fn insert(&mut self, key: K, value: V, bytes: usize) {
         let bytes = bytes + OVERHEAD;
         self.remove(&key);
         if bytes > self.limit {
@@ -42,7 +42,7 @@ impl<K: Hash + Eq, V> Budgeted<K, V> {
     }
 
     /// The value, which now counts as used.
-    pub(super) fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
+    pub(crate) fn get<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
@@ -50,7 +50,7 @@ impl<K: Hash + Eq, V> Budgeted<K, V> {
     }
 
     /// The value, which counts as used no more than before.
-    pub(super) fn peek<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    pub(crate) fn peek<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
@@ -58,7 +58,7 @@ impl<K: Hash + Eq, V> Budgeted<K, V> {
     }
 
     /// Takes a value out.
-    pub(super) fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
+    pub(crate) fn remove<Q: Hash + Eq + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
@@ -68,7 +68,7 @@ impl<K: Hash + Eq, V> Budgeted<K, V> {
     }
 
     /// Keeps those of which this is true.
-    pub(super) fn retain(&mut self, keep: impl Fn(&K, &V) -> bool)
+    pub(crate) fn retain(&mut self, keep: impl Fn(&K, &V) -> bool)
     where
         K: Clone,
     {
@@ -84,22 +84,22 @@ impl<K: Hash + Eq, V> Budgeted<K, V> {
     }
 
     /// Every entry, the one used last first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|(key, (value, _))| (key, value))
     }
 
     /// How many entries.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// What they take, bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// How many were thrown out, or not let in, since the beginning.
-    pub(super) fn evicted(&self) -> u64 {
+    pub(crate) fn evicted(&self) -> u64 {
         self.evicted
     }
 }
