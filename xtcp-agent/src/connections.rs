@@ -14,7 +14,7 @@ use xtcp_common::event::{TcpState as Transition, kind, socket};
 use xtcp_proto::event::v1::event::Event;
 use xtcp_proto::event::v1::{CloseReason, OpenedBy, OwnerSource, TcpState as State};
 
-pub use owner::Owner;
+pub use owner::{Owner, comm_text};
 pub use path::Path;
 
 /// An event that waits for the next transition of its socket, and its time (`CLOCK_MONOTONIC` nanoseconds).

@@ -21,9 +21,14 @@ pub struct Owner {
 impl Owner {
     /// The command name as text; bytes that are not UTF-8 are replaced.
     pub fn comm(&self) -> String {
-        let end = self.comm.iter().position(|&byte| byte == 0).unwrap_or(self.comm.len());
-        String::from_utf8_lossy(self.comm.get(..end).unwrap_or_default()).into_owned()
+        comm_text(&self.comm)
     }
+}
+
+/// A NUL-padded command name as text; bytes that are not UTF-8 are replaced.
+pub fn comm_text(comm: &[u8; 16]) -> String {
+    let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
 }
 
 /// The owner, if this transition happens in a call of its own process. Everywhere else the current task is whoever the

@@ -17,9 +17,3 @@ pub(super) fn source(source: Source) -> NetnsSource {
         Source::Nsid => NetnsSource::Nsid,
     }
 }
-
-/// A NUL-padded command name; bytes that are not UTF-8 are replaced.
-pub(super) fn comm(comm: &[u8; 16]) -> String {
-    let name = comm.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(name).into_owned()
-}

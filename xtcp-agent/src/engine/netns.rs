@@ -5,6 +5,7 @@ use xtcp_proto::event::v1::{self as pb, event::Event as Kind};
 use xtcp_proto::netns::v1::NetnsChangeKind;
 
 use super::{Engine, names};
+use crate::connections::comm_text;
 use crate::event::NetnsEvent;
 use crate::netns::enter::EnterError;
 use crate::netns::registry::{Change, Creator, Source};
@@ -187,6 +188,6 @@ impl Engine {
 fn task_of(seen: &NetnsEvent) -> Option<Creator> {
     (seen.task.tgid != 0).then(|| Creator {
         thread: Thread { pid: seen.task.tgid, tid: seen.task.tid },
-        comm: names::comm(&seen.task.comm),
+        comm: comm_text(&seen.task.comm),
     })
 }
