@@ -2,6 +2,15 @@
 //!
 //! Everything here is generated from the `.proto` files of this package; their comments are the reference for each
 //! field's unit, range, kernel version and absence. Each message also has serde implementations for proto3 JSON.
+#![allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated"
+)]
 
 /// Every file of the contract as an encoded `google.protobuf.FileDescriptorSet`, comments included; what gRPC
 /// reflection serves.
@@ -10,15 +19,6 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 /// Package `xtcp_flat_record`.
 pub mod flat_record {
     /// Package `xtcp_flat_record.v1`: one row for each TCP socket.
-    #[allow(
-        clippy::all,
-        clippy::pedantic,
-        clippy::restriction,
-        missing_docs,
-        unreachable_pub,
-        unused_qualifications,
-        reason = "generated"
-    )]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/xtcp_flat_record.v1.rs"));
         include!(concat!(env!("OUT_DIR"), "/xtcp_flat_record.v1.serde.rs"));
@@ -32,15 +32,6 @@ pub use xtcp_netns as netns;
 /// Package `xtcp_event`.
 pub mod xtcp_event {
     /// Package `xtcp_event.v1`: what the kernel did to network namespaces and TCP sockets, as it happened.
-    #[allow(
-        clippy::all,
-        clippy::pedantic,
-        clippy::restriction,
-        missing_docs,
-        unreachable_pub,
-        unused_qualifications,
-        reason = "generated"
-    )]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/xtcp_event.v1.rs"));
         include!(concat!(env!("OUT_DIR"), "/xtcp_event.v1.serde.rs"));
@@ -50,15 +41,6 @@ pub mod xtcp_event {
 /// Package `xtcp_netns`.
 pub mod xtcp_netns {
     /// Package `xtcp_netns.v1`: network namespaces as the agent sees them, and what the kernel counts for each.
-    #[allow(
-        clippy::all,
-        clippy::pedantic,
-        clippy::restriction,
-        missing_docs,
-        unreachable_pub,
-        unused_qualifications,
-        reason = "generated"
-    )]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/xtcp_netns.v1.rs"));
         include!(concat!(env!("OUT_DIR"), "/xtcp_netns.v1.serde.rs"));
