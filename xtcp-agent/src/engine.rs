@@ -169,12 +169,15 @@ impl Engine {
         if let Some(threads) = &snapshot.threads {
             self.parts.directory.looked(threads);
         }
-        let doorless = self.parts.registry.unreachable(false).count();
+        let Parts { registry, looks_tell_ends, .. } = &self.parts;
+        let mounted = registry.iter().filter(|entry| *looks_tell_ends && entry.is_mounted());
+        let mounted: Vec<u32> = mounted.map(|entry| entry.id.inode).collect();
         let changes = self.parts.registry.apply(snapshot);
         self.apply(now, changes);
         let late = self.looked;
-        if snapshot.threads.is_none() && self.parts.registry.unreachable(false).count() > doorless {
-            // Its mount was all that was known to lead there, as far as the last full look knew.
+        let lost = |inode: &u32| self.parts.registry.get(*inode).is_some_and(|entry| !entry.has_door());
+        if mounted.iter().any(lost) {
+            // Its mount was all that led there, as far as the last full look knew.
             self.look_for_the_missing();
         }
         self.looked |= snapshot.threads.is_some();

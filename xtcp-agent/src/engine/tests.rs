@@ -214,12 +214,12 @@ fn an_end_that_a_handle_proves_names_what_had_led_to_the_question() {
     }
 }
 
-/// Takes in full looks that find nothing, as long as the engine wants another; how many.
-fn looks_wanted(engine: &mut Engine) -> usize {
+/// Takes in full looks from this time on that find nothing, as long as the engine wants another; how many.
+fn looks_wanted(engine: &mut Engine, from: u64) -> usize {
     let mut looks = 0;
     while engine.take_wants().everything {
         looks += 1;
-        let at = 100 * looks as u64;
+        let at = from + 100 * looks as u64;
         engine.on_look(at, &Snapshot { began_ktime_ns: at, ended_ktime_ns: at, ..look(&[]) });
     }
     looks
@@ -235,13 +235,13 @@ fn where_only_looks_tell_ends_a_hint_at_one_makes_looks_follow_until_it_is_given
         engine.take_wants();
         let some = netns(NetnsId { inode: 0, cookie: 0 }, kind::NETNS_SOME_DESTROYED, hook::CLEANUP_NET);
         give(&mut engine, vec![Event::NetnsSomeDestroyed(some)]);
-        let looks = looks_wanted(&mut engine);
+        let looks = looks_wanted(&mut engine, 0);
         let ended =
             engine.take_events().iter().any(|event| matches!(event.event, Some(Kind::NetnsDestroyed(_))));
         assert_eq!((looks > 0, ended), (looks_tell_ends, looks_tell_ends), "{looks} looks");
         // Nobody is missing any more: a hint is worth one look.
         give(&mut engine, vec![Event::NetnsSomeDestroyed(some)]);
-        assert_eq!(looks_wanted(&mut engine), usize::from(looks_tell_ends));
+        assert_eq!(looks_wanted(&mut engine, 1_000), usize::from(looks_tell_ends));
     }
 }
 
@@ -262,9 +262,12 @@ fn where_only_looks_tell_ends_the_last_mount_that_goes_is_a_hint_at_one() {
     engine.take_wants();
     engine.on_look(40, &mounts(40, &[("pod", POD)]));
     assert!(!engine.take_wants().everything);
-    engine.on_look(50, &mounts(50, &[]));
-    assert!(looks_wanted(&mut engine) > 0);
-    assert!(engine.parts.registry.get(POD.inode).is_none());
+    for (at, threads) in [(50, None), (1_000, Some(Vec::new()))] {
+        engine.on_look(at, &Snapshot { threads, ..mounts(at, &[]) });
+        assert!(looks_wanted(&mut engine, at) > 0);
+        assert!(engine.parts.registry.get(POD.inode).is_none());
+        engine.on_look(at + 900, &mounts(at + 900, &[("pod", POD)]));
+    }
 }
 
 #[test]

@@ -94,6 +94,11 @@ impl Entry {
         Target { id: self.id, doors: handle.into_iter().chain(mounts).chain(threads).collect() }
     }
 
+    /// Whether a mount leads there.
+    pub fn is_mounted(&self) -> bool {
+        !self.mounts.is_empty()
+    }
+
     /// Whether anything but its handle leads into it.
     pub fn has_door(&self) -> bool {
         self.own || !self.mounts.is_empty() || !self.threads.is_empty()
