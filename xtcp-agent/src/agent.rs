@@ -29,7 +29,7 @@ use crate::collector::{self, Shared, WorkerHandle};
 use crate::config::{Config, EbpfMode, OwnConnections, Switch};
 use crate::connections::Connections;
 use crate::ebpf::{self, EbpfConfig, Fact, Loaded, Rung};
-use crate::engine::{Engine, Parts, PortFilter};
+use crate::engine::{Ends, Engine, Parts, PortFilter};
 use crate::envelope;
 use crate::event_sink::{Bound, EventHub, SinkSettings, Sinks};
 use crate::grpc::{self, NetnsRequest, PollRequest, RowHub, Services};
@@ -251,7 +251,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         owners: owners.clone(),
         mask,
         handles: handles != Handles::Unsupported,
-        looks_tell_ends: !names_ends && handles != Handles::Certain,
+        ends: if names_ends || handles == Handles::Certain { Ends::Told } else { Ends::Looked },
         ledger: Ledger::new(config.netns.counters, meters.ledger),
         nsids: nsids.clone(),
         metrics: meters.engine,

@@ -66,8 +66,8 @@ pub struct Parts {
     pub directory: Directory,
     /// Namespaces can be entered by handle.
     pub handles: bool,
-    /// Whose an end was is seen by looks alone: no kernel function tells it, and no handle proves it.
-    pub looks_tell_ends: bool,
+    /// What tells whose an end was.
+    pub ends: Ends,
     /// Owners of sockets, for the rows of polls.
     pub owners: Owners,
     /// What becomes of addresses in events.
@@ -78,6 +78,15 @@ pub struct Parts {
     pub nsids: Nsids,
     /// Counters.
     pub metrics: EngineMetrics,
+}
+
+/// What tells whose the end of a namespace was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// A kernel function, or a handle that proves it.
+    Told,
+    /// Looks at the host alone: of an end there are hints at most.
+    Looked,
 }
 
 /// How often a namespace that cannot be entered is asked again, each time after a look.
@@ -169,8 +178,8 @@ impl Engine {
         if let Some(threads) = &snapshot.threads {
             self.parts.directory.looked(threads);
         }
-        let Parts { registry, looks_tell_ends, .. } = &self.parts;
-        let mounted = registry.iter().filter(|entry| *looks_tell_ends && entry.is_mounted());
+        let Parts { registry, ends, .. } = &self.parts;
+        let mounted = registry.iter().filter(|entry| *ends == Ends::Looked && entry.is_mounted());
         let mounted: Vec<u32> = mounted.map(|entry| entry.id.inode).collect();
         let changes = self.parts.registry.apply(snapshot);
         self.apply(now, changes);
@@ -231,7 +240,7 @@ impl Engine {
 
     /// Something hints at an end. Where only looks tell whose it was, they follow until the missing are given up.
     fn look_for_the_missing(&mut self) {
-        if self.parts.looks_tell_ends {
+        if self.parts.ends == Ends::Looked {
             self.hurry();
         }
     }

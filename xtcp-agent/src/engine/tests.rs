@@ -48,7 +48,7 @@ fn filtered(include: &[&str], exclude: &[&str]) -> Engine {
         ),
         mask: None,
         handles: true,
-        looks_tell_ends: false,
+        ends: Ends::Told,
         nsids: Nsids::default(),
         ledger: Ledger::new(Period::EachPoll, Metrics::register(&prometheus::Registry::new()).unwrap()),
         metrics: EngineMetrics::register(&prometheus::Registry::new()).unwrap(),
@@ -227,9 +227,10 @@ fn looks_wanted(engine: &mut Engine, from: u64) -> usize {
 
 #[test]
 fn where_only_looks_tell_ends_a_hint_at_one_makes_looks_follow_until_it_is_given_up() {
-    for looks_tell_ends in [false, true] {
+    for ends in [Ends::Told, Ends::Looked] {
+        let looks_tell_ends = ends == Ends::Looked;
         let mut engine = engine(&[]);
-        engine.parts.looks_tell_ends = looks_tell_ends;
+        engine.parts.ends = ends;
         give(&mut engine, vec![created()]);
         engine.take_events();
         engine.take_wants();
@@ -248,7 +249,7 @@ fn where_only_looks_tell_ends_a_hint_at_one_makes_looks_follow_until_it_is_given
 #[test]
 fn where_only_looks_tell_ends_the_last_mount_that_goes_is_a_hint_at_one() {
     let mut engine = engine(&[]);
-    engine.parts.looks_tell_ends = true;
+    engine.parts.ends = Ends::Looked;
     give(&mut engine, vec![created()]);
     let mounts = |at: u64, mounts: &[(&str, NetnsId)]| Snapshot {
         began_ktime_ns: at,

@@ -18,7 +18,7 @@ use crate::clock::{self, Clock};
 use crate::collector::{self, CollectorMetrics, Done, Job, RowSink, Shared, Tap, WorkerHandle};
 use crate::config::{Config, ProcessScan, Switch};
 use crate::connections::Connections;
-use crate::engine::{Engine, EngineMetrics, Parts, PortFilter};
+use crate::engine::{Ends, Engine, EngineMetrics, Parts, PortFilter};
 use crate::netns::discover::{DiscoverError, Discovery, Scan};
 use crate::netns::enter::{self, EnterError};
 use crate::netns::filter::{FilterError, NetnsFilter};
@@ -171,7 +171,7 @@ pub(super) fn poll(
         owners,
         mask: None,
         handles: handles != Handles::Unsupported,
-        looks_tell_ends: false,
+        ends: Ends::Told,
         ledger: Ledger::new(Period::Off, ledger::Metrics::register(&registry)?),
         nsids: Nsids::default(),
         metrics: EngineMetrics::register(&registry)?,
