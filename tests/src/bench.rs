@@ -5,6 +5,7 @@ pub mod events;
 mod floor;
 pub mod hold;
 pub mod idle;
+mod lookup;
 pub mod poll;
 
 use std::fmt;
@@ -75,6 +76,21 @@ fn cpu_of(pid: u32) -> Duration {
     let pid = Pid::from_raw(i32::try_from(pid).expect("process ids fit"));
     let clock = clock_getcpuclockid(pid).expect("a running process has a CPU clock");
     clock_gettime(clock).expect("the CPU clock of a running process can be read").into()
+}
+
+/// CPU time of those threads of a process that live and whose names begin with one of these.
+fn cpu_of_threads(pid: u32, names: &[&str]) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a running process has threads");
+    let cpu = threads.filter_map(|thread| {
+        let thread = thread.expect("threads can be listed").path();
+        // It may end meanwhile.
+        let name = std::fs::read_to_string(thread.join("comm")).ok()?;
+        let times = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+        let wanted = names.iter().any(|wanted| name.starts_with(wanted));
+        let ns = times.split(' ').next().and_then(|ns| ns.parse().ok()).expect("schedstat begins with ns");
+        wanted.then(|| Duration::from_nanos(ns))
+    });
+    cpu.sum()
 }
 
 /// CPU time of the calling thread.

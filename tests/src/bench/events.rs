@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use tokio::sync::oneshot;
 
-use super::{Spread, Stopped, cpu_of, cpu_of_thread, float, pause, settle};
+use super::{Spread, Stopped, cpu_of, cpu_of_thread, float, lookup, pause, settle};
 use crate::agent::{Agent, agent};
 use crate::nats::NatsServer;
 use crate::netns::Netns;
@@ -89,7 +89,7 @@ pub fn main(options: &Options) -> Result<(), Stopped> {
         }
     }
     print(&measured, options.rounds);
-    Ok(())
+    lookup::main()
 }
 
 fn start(attached: Attached, netns: &Netns, nats: &NatsServer) -> Option<Agent> {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::container::service::Service;
 use crate::host::allow_open_files;
 use crate::netns::Netns;
 use crate::process::Process;
@@ -41,16 +42,30 @@ pub fn main(options: Options) -> ExitCode {
 
 /// Holds `connections` in a namespace until the processes are dropped.
 pub(super) fn hold(netns: &Netns, connections: u32) -> Vec<Process> {
+    start(netns, connections, |argv| Process::start("holder", argv), |holder| holder)
+}
+
+/// The same, each process in the cgroup of a service of its own.
+pub(super) fn hold_in_services(netns: &Netns, connections: u32) -> Vec<Service> {
+    start(netns, connections, |argv| Service::start("bench", argv), |service| &service.process)
+}
+
+fn start<T>(
+    netns: &Netns,
+    connections: u32,
+    start: impl Fn(&[&str]) -> T,
+    process: impl Fn(&T) -> &Process,
+) -> Vec<T> {
     let itself = std::env::current_exe().expect("this program has a file").to_string_lossy().into_owned();
     let enter = format!("--net={}", netns.path().display());
     let parts = (0..connections).step_by(PER_PROCESS as usize).zip(FIRST_PORT..);
-    let holders: Vec<Process> = parts
+    let holders: Vec<T> = parts
         .map(|(from, port)| {
             let (part, port) = ((connections - from).min(PER_PROCESS).to_string(), port.to_string());
-            Process::start("holder", &["nsenter", &enter, "--", &itself, "hold", &part, &port])
+            start(&["nsenter", &enter, "--", &itself, "hold", &part, &port])
         })
         .collect();
-    for holder in &holders {
+    for holder in holders.iter().map(process) {
         let said = holder.stdout.wait_for(Duration::from_secs(60), |_| true);
         assert!(said.is_some(), "connections were not made in a minute: {}", holder.stderr.text());
     }
