@@ -158,6 +158,50 @@ fn rows_of_loads_namespaces_have_the_ports_that_each_was_given() {
 }
 
 #[test]
+fn messages_of_loads_connections_go_over_veths_again_and_again() {
+    let _alone = alone();
+    let (_, links_before) = left("veths");
+    let agent = agent().without_rows().start();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let path = log.to_str().unwrap();
+    let load = load(
+        &[
+            &["netns", "--initial", "5", "--connections", "2", "--family", "both"][..],
+            &["--through-veth", "--sleep", "50ms", "--log", path],
+        ]
+        .concat(),
+    );
+    let filled = load.stderr.wait_for(LIMIT, |line| line.starts_with("filled: "));
+    assert!(filled.is_some(), "{}", load.stderr.text());
+    let created = logged(&log, "created");
+    assert_eq!(created.len(), 5);
+    wait_for("ten messages over each connection", LIMIT, || {
+        let rows = grpc::poll(agent.grpc);
+        let mut enough = true;
+        for (inode, cookie, _) in created.keys() {
+            let id = Id { inode: *inode, cookie: *cookie, since_ns: 0 };
+            let own = || rows.iter().filter(|row| row.is_of(id));
+            assert!(own().all(|row| !row.local().ip().is_loopback()), "not over the veth");
+            // The listener of each family; the other ends are in the namespace of the veths' other ends.
+            let listens = own().filter(|row| row.record.inet_diag_msg_state == LISTEN).count();
+            let talks = |row: &&xtcp_tests::row::Row| {
+                row.record.inet_diag_msg_state == ESTABLISHED && row.record.tcp_info_bytes_received >= 1_000
+            };
+            enough &= (listens, own().filter(talks).count()) == (2, 2);
+        }
+        enough.then_some(())
+    });
+    assert_eq!(left("veths").1, links_before, "no link of it is in the generator's namespace");
+    load.signal(Signal::SIGINT);
+    let (status, summary) = ended(load);
+    assert_eq!((status, &summary["errors"], &summary["connections"]), (Some(0), &0.into(), &10.into()));
+    assert!(summary["bytes"].as_u64().unwrap() >= 10 * 10 * 200, "{summary}");
+    assert_eq!((&summary["created"], &summary["destroyed"]), (&5.into(), &5.into()));
+    assert!(summary["still_alive"].is_null() || summary["still_alive"] == 0, "{summary}");
+}
+
+#[test]
 fn connections_that_load_holds_are_in_the_rows_and_its_counts_agree() {
     let _alone = alone();
     let agent = agent().without_rows().start();

@@ -2,6 +2,7 @@
 //! does on a busy host. Without eBPF and without the agent; nothing that it made outlives it.
 
 mod guard;
+mod hub;
 mod link;
 mod netns;
 mod options;
@@ -11,11 +12,13 @@ mod tcp;
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
+use socket2::{Domain, Socket, Type};
 
 use crate::netns::NetnsId;
 
@@ -81,6 +84,17 @@ impl LoadError {
     fn is_final(&self) -> bool {
         matches!(self, Self::Denied { .. } | Self::Options(_))
     }
+}
+
+/// A stream socket of the calling thread's namespace, bound to this address.
+fn bound_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// An error of a system call that did this.

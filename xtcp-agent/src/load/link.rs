@@ -1,16 +1,19 @@
 //! Devices of a namespace: loopback up, and a veth to the namespace of the generator.
 
 use std::io;
+use std::net::IpAddr;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::net::if_::if_nametoindex;
 
 /// Index of loopback in every namespace (`LOOPBACK_IFINDEX` in the kernel's `net/flow.h`).
 const LOOPBACK: u32 = 1;
@@ -36,11 +39,32 @@ impl Links {
         self.ask(RouteNetlinkMessage::SetLink(link), 0)
     }
 
-    /// Makes a veth pair: `inside` here, `outside` in the namespace of the main thread of the process `pid`. Both stay
-    /// down.
-    pub(super) fn add_veth(&self, inside: &str, outside: &str, pid: u32) -> io::Result<()> {
+    /// Brings a link up and gives it these addresses, each with its prefix length.
+    pub(super) fn up_with(&self, name: &str, addresses: &[(IpAddr, u8)]) -> io::Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = if_nametoindex(name)?;
+        link.header.flags = LinkFlags::Up;
+        link.header.change_mask = LinkFlags::Up;
+        let index = link.header.index;
+        self.ask(RouteNetlinkMessage::SetLink(link), 0)?;
+        for (ip, prefix_len) in addresses {
+            let mut address = AddressMessage::default();
+            address.header.family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            address.header.prefix_len = *prefix_len;
+            address.header.index = index;
+            // Nobody else is on this link who could have it.
+            address.header.flags =
+                if ip.is_ipv6() { AddressHeaderFlags::Nodad } else { AddressHeaderFlags::empty() };
+            address.attributes = vec![AddressAttribute::Local(*ip), AddressAttribute::Address(*ip)];
+            self.ask(RouteNetlinkMessage::NewAddress(address), NLM_F_CREATE | NLM_F_EXCL)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a veth pair: `inside` here, `outside` where `place` says. Both are down.
+    pub(super) fn add_veth(&self, inside: &str, outside: &str, place: LinkAttribute) -> io::Result<()> {
         let mut peer = LinkMessage::default();
-        peer.attributes = vec![LinkAttribute::IfName(outside.to_owned()), LinkAttribute::NetNsPid(pid)];
+        peer.attributes = vec![LinkAttribute::IfName(outside.to_owned()), place];
         let mut link = LinkMessage::default();
         link.attributes = vec![
             LinkAttribute::IfName(inside.to_owned()),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::guard::Guard;
+use super::hub::Hub;
 use super::options::{Close, Holder, NetnsOptions};
 use super::pace::{Ended, Pace, Stop};
 use super::tally::{Count, Faults, progress, rate, seconds};
@@ -162,6 +163,7 @@ fn plan(options: &NetnsOptions) -> Result<Plan, LoadError> {
         first_port: options.ports.first,
         slots: u64::from(slots),
         veth: options.veth,
+        hub: options.through_veth.then(Hub::new).transpose()?,
     })
 }
 
@@ -182,6 +184,14 @@ impl Load<'_> {
                     .map_err(system("start a thread"))?;
             }
 
+            let chats_end = self.stop.apart();
+            let _chats_end = chats_end.token().clone().drop_guard();
+            if let Some(sleep) = self.options.sleep {
+                let thread = thread::Builder::new().name("load-traffic".to_owned());
+                thread
+                    .spawn_scoped(scope, move || self.chat(&chats_end, sleep))
+                    .map_err(system("start a thread"))?;
+            }
             let began = Instant::now();
             let made = crew(workers, || self.make(initial, Pace::new(None)));
             let filled = began.elapsed();
@@ -247,6 +257,30 @@ impl Load<'_> {
         drop(living);
         if let Some(oldest) = oldest {
             self.end(oldest);
+        }
+    }
+
+    /// Sends messages over all connections, again and again, until the end. One namespace is locked at a time: those that
+    /// come and go meanwhile may be passed over once.
+    fn chat(&self, done: &Stop, sleep: Duration) {
+        let mut message = vec![0x78; self.plan.message];
+        let mut due = Instant::now() + sleep;
+        while done.wait_until(due) {
+            // No faster than asked for, however long a round takes.
+            due = Instant::now() + sleep;
+            let mut at = 0;
+            while let Some(space) = lock(&self.living).get_mut(at) {
+                at += 1;
+                match space.chat(&mut message) {
+                    Ok(bytes) => self.bytes.add(bytes),
+                    Err(error) => {
+                        self.faults.take(system("send a message in a network namespace")(error), self.stop);
+                    }
+                }
+                if done.is_over() {
+                    return;
+                }
+            }
         }
     }
 

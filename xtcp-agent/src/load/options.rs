@@ -28,7 +28,8 @@ root.
 
 Anonymous namespaces (the default) are held by a thread inside, or with --held-by socket by their sockets alone; --named ones by \
 a file under --directory, as `ip netns add` makes them. Inside, loopback is up; each connection goes over it from a port of its \
-own to a listener, and carries one message each way. Every namespace has ports of its own out of --ports, as long as they \
+own to a listener, and carries one message each way, with --sleep another one as often as that. With --through-veth it comes \
+over a veth from one more namespace, which holds the other ends and is gone with the rest. Every namespace has ports of its own out of --ports, as long as they \
 reach: a row that shows a port under another namespace's identity is wrong. --log tells which namespace had which ports, and \
 when it was made and ended.
 
@@ -38,7 +39,8 @@ it cannot tell: Linux other than 6.18).
 Examples:
   xtcp2-agent load netns --initial 1000 --time 1m        1 000 namespaces for a minute
   xtcp2-agent load netns --count 10000                   as fast as it goes, one after the other
-  xtcp2-agent load netns --initial 50 --rate 20 --named  churn until ^C, under /run/netns";
+  xtcp2-agent load netns --initial 50 --rate 20 --named  churn until ^C, under /run/netns
+  xtcp2-agent load netns --initial 50 --through-veth --sleep 100ms  traffic over 50 veths until ^C";
 
 const TCP_ABOUT: &str = "Makes TCP connections, with messages on them";
 
@@ -182,6 +184,15 @@ pub(super) struct NetnsOptions {
     /// Give each a veth: eth0 inside, the other end in this namespace; both stay down
     #[arg(id = "load-veth", long = "veth")]
     pub(super) veth: bool,
+
+    /// Give each a veth that is up, and make its connections over it: from one more namespace, with the other ends
+    #[arg(id = "load-through-veth", long = "through-veth", conflicts_with = "load-veth")]
+    pub(super) through_veth: bool,
+
+    /// Time between two messages of each connection: 10ms to 24h. Default: it has one when it is made, and no more
+    #[arg(id = "load-again", long = "sleep", value_name = "DURATION",
+          value_parser = config::duration(Duration::from_millis(10), Duration::from_secs(86_400)))]
+    pub(super) sleep: Option<Duration>,
 
     /// Threads that make and end namespaces: 1 to 64. Default: as many as processors, at most 4
     #[arg(id = "load-workers", long = "workers", value_name = "THREADS", value_parser = value_parser!(u8).range(1..=64))]

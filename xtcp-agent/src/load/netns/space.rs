@@ -9,13 +9,15 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use netlink_packet_route::link::LinkAttribute;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{SockRef, Socket};
 
+use super::super::hub::{Hub, Road};
 use super::super::link::{Links, outside_name};
 use super::super::options::{Close, Family, Holder};
-use super::super::{LoadError, guard, system};
+use super::super::{LoadError, bound_socket, guard, system};
 use crate::clock;
 use crate::netns::{NetnsId, enter};
 
@@ -44,6 +46,8 @@ pub(super) struct Plan {
     /// Ranges of ports that there are.
     pub(super) slots: u64,
     pub(super) veth: bool,
+    /// Where connections come from that go over a veth.
+    pub(super) hub: Option<Hub>,
 }
 
 impl Plan {
@@ -136,6 +140,16 @@ impl Space {
         u64::try_from(self.streams.len()).unwrap_or(u64::MAX)
     }
 
+    /// One more message over each connection, in both directions; the bytes.
+    pub(super) fn chat(&mut self, message: &mut [u8]) -> io::Result<u64> {
+        let mut bytes = 0;
+        for (client, server) in &mut self.streams {
+            bytes += exchange(client, server, message)?;
+        }
+        self.bytes += bytes;
+        Ok(bytes)
+    }
+
     /// Ends it: with this nothing here holds it any more.
     pub(super) fn end(mut self) -> (Ended, Result<(), LoadError>) {
         let ended = Ended {
@@ -197,7 +211,17 @@ fn settle(plan: &Plan, number: u64) -> Result<Space, LoadError> {
     links.loopback_up().map_err(system("bring loopback up"))?;
     if plan.veth {
         let pid = std::process::id();
-        links.add_veth("eth0", &outside_name(pid, number), pid).map_err(system("make a veth"))?;
+        let place = LinkAttribute::NetNsPid(pid);
+        links.add_veth("eth0", &outside_name(pid, number), place).map_err(system("make a veth"))?;
+    }
+    let road = Road::new(number);
+    if let Some(hub) = &plan.hub {
+        let outside = outside_name(std::process::id(), number);
+        links
+            .add_veth("eth0", &outside, LinkAttribute::NetNsFd(hub.netns()))
+            .and_then(|()| links.up_with("eth0", &road.ends(true)))
+            .and_then(|()| hub.furnish(outside, road))
+            .map_err(system("make a veth"))?;
     }
     let ports = plan.ports(number);
     let mut space = Space {
@@ -211,55 +235,52 @@ fn settle(plan: &Plan, number: u64) -> Result<Space, LoadError> {
         holder: None,
     };
     if plan.connections > 0 {
-        furnish(plan, &mut space).map_err(system("make a connection in a network namespace"))?;
+        furnish(plan, road, &mut space).map_err(system("make a connection in a network namespace"))?;
     }
     Ok(space)
 }
 
 /// Opens the connections, and sends a message over each in both directions.
-fn furnish(plan: &Plan, space: &mut Space) -> io::Result<()> {
+fn furnish(plan: &Plan, road: Road, space: &mut Space) -> io::Result<()> {
     let mut listeners: Vec<(IpAddr, TcpListener)> = Vec::with_capacity(2);
     let mut message = vec![0x78; plan.message];
     for number in 0..plan.connections {
-        let ip = plan.family.loopback(u64::from(number));
-        if !listeners.iter().any(|(of, _)| *of == ip) {
-            listeners.push((ip, listen((ip, space.ports.0).into())?));
+        let loopback = plan.family.loopback(u64::from(number));
+        let (from, to) = if plan.hub.is_some() { road.of(loopback) } else { (loopback, loopback) };
+        if !listeners.iter().any(|(of, _)| *of == to) {
+            listeners.push((to, listen((to, space.ports.0).into())?));
         }
-        let Some((_, listener)) = listeners.iter().find(|(of, _)| *of == ip) else { continue };
-        let (mut client, mut server) = connect(ip, space.ports.0 + 1 + number, listener)?;
+        let Some((_, listener)) = listeners.iter().find(|(of, _)| *of == to) else { continue };
+        let address = (from, space.ports.0 + 1 + number).into();
+        let socket = plan.hub.as_ref().map_or_else(|| bound_socket(address), |hub| hub.socket(address))?;
+        let (mut client, mut server) = connect(socket, listener)?;
         if plan.close == Close::Reset {
             SockRef::from(&client).set_linger(Some(Duration::ZERO))?;
         }
-        client.write_all(&message)?;
-        server.read_exact(&mut message)?;
-        server.write_all(&message)?;
-        client.read_exact(&mut message)?;
-        space.bytes += 2 * u64::try_from(plan.message).unwrap_or(0);
+        space.bytes += exchange(&mut client, &mut server, &mut message)?;
         space.streams.push((client, server));
     }
     space.listeners = listeners.into_iter().map(|(_, listener)| listener).collect();
     Ok(())
 }
 
-fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
+/// A message in each direction; the bytes of both. It fits the buffers of the two.
+fn exchange(client: &mut TcpStream, server: &mut TcpStream, message: &mut [u8]) -> io::Result<u64> {
+    client.write_all(message)?;
+    server.read_exact(message)?;
+    server.write_all(message)?;
+    client.read_exact(message)?;
+    Ok(2 * u64::try_from(message.len()).unwrap_or(0))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(address)?;
+    let socket = bound_socket(address)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-fn connect(ip: IpAddr, from: u16, listener: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
-    let socket = socket((ip, from).into())?;
-    socket.connect(&listener.local_addr()?.into())?;
+fn connect(socket: Socket, listener: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
+    socket.connect_timeout(&listener.local_addr()?.into(), TIMEOUT)?;
     let (server, _) = listener.accept()?;
     let client = TcpStream::from(socket);
     for end in [&client, &server] {
@@ -285,6 +306,7 @@ mod tests {
             first_port: 30_000,
             slots: 3,
             veth: false,
+            hub: None,
         }
     }
 
