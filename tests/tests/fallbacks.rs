@@ -21,7 +21,7 @@ use xtcp_tests::nats::NatsServer;
 use xtcp_tests::netns::Netns;
 use xtcp_tests::traffic;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 const ALL: &str = "tcp_state,tcp_state_classic,netns_copied,netns_forked,netns_unshared,netns_put,netns_file_put,netns_cleanup,netns_entered";
 
 /// What tells of namespaces' beginnings, and of their ends.
