@@ -70,7 +70,7 @@ struct Shares {
 pub fn main(options: &Options) -> Result<(), Stopped> {
     let (plain, services) = (Netns::named("poll"), Netns::named("services"));
     let (rss_before, idle) = {
-        let agent = start(options, &plain, false);
+        let agent = start(*options, &plain, false);
         settle(&agent, Duration::from_millis(500))?;
         let rss = rss_mib(agent.process.pid());
         // Without sockets: what the polls and the waiting cost anyhow, on both sides.
@@ -86,13 +86,13 @@ pub fn main(options: &Options) -> Result<(), Stopped> {
     let mut measured = Vec::new();
     for kind in &KINDS {
         let netns = if kind.in_services { &services } else { &plain };
-        measured.push((kind, measure(options, kind, netns, idle, empty)?));
+        measured.push((kind, measure(*options, kind, netns, idle, empty)?));
     }
     print(&measured, rss_before);
     Ok(())
 }
 
-fn start(options: &Options, netns: &Netns, scan: bool) -> Agent {
+fn start(options: Options, netns: &Netns, scan: bool) -> Agent {
     let include = netns.inode.to_string();
     let scan = if scan { "start" } else { "off" };
     agent()
@@ -103,7 +103,7 @@ fn start(options: &Options, netns: &Netns, scan: bool) -> Agent {
 }
 
 fn measure(
-    options: &Options,
+    options: Options,
     kind: &Kind,
     netns: &Netns,
     idle: Duration,
