@@ -208,8 +208,10 @@ fn leaves_nothing_behind<E: Engine>(start: fn(Cgroups) -> E) {
 /// Waits until rows tell all that the engine does of a container.
 fn check<E: Engine>(engine: &E, agent: &Agent, container: &Container) {
     let start = (Instant::now(), monotonic_ns());
-    // Whose the socket's process is may be known before whose the namespace is, which is called by its inode till then.
-    let is_named = |row: &Row| !row.record.netns.starts_with("netns:[");
+    // Whose the socket's process is may be known before whose the namespace is, which is called by its inode till then, or
+    // by its container's id.
+    let named = |row: &Row| row.record.netns.clone();
+    let is_named = |row: &Row| !named(row).starts_with("netns:[") && !container.id.starts_with(&named(row));
     let fresh =
         |row: &Row| row.arrived_ns > start.1 && !row.record.container_name.is_empty() && is_named(row);
     let row = wait_for_row(agent, container, fresh);
