@@ -28,7 +28,7 @@ use xtcp_tests::nats::NatsServer;
 use xtcp_tests::row::Row;
 use xtcp_tests::traffic;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Nothing that happens by itself finds a namespace within a test's time.
 const WITHOUT_EBPF: [&str; 4] = ["--ebpf", "off", "--reconcile-frequency", "1h"];

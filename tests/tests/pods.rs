@@ -23,7 +23,7 @@ use xtcp_tests::host::{alone, monotonic_ns, scale, wait_for};
 use xtcp_tests::netns::Netns;
 use xtcp_tests::stats::Latencies;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn rows_name_pods_older_and_younger_than_the_agent_on_the_hosts_cgroups() {
