@@ -18,6 +18,11 @@ pub(crate) fn main() -> Result<()> {
         clippy.args(["clippy", "--locked", "--workspace", "--exclude", "xtcp-ebpf", "--all-targets"]);
         run(clippy.args(["--", "-D", "warnings"]))
     });
+    stages.run("clippy, no default features", || {
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--locked", "--package", "xtcp-agent", "--no-default-features"]);
+        run(clippy.args(["--", "-D", "warnings"]))
+    });
     if which("cargo-deny").is_some() {
         stages.run("deny", deny);
     } else {

@@ -13,7 +13,7 @@ use crate::mask;
 #[group(skip)]
 #[command(next_help_heading = "Owners and addresses")]
 pub struct Attribution {
-    /// Memory for the processes of sockets, 64KiB to 1GiB; 128 bytes a socket. Who was learnt first is forgotten first.
+    /// Memory for the processes of sockets, 64KiB to 1GiB; 144 bytes a socket. Who was learnt first is forgotten first.
     #[arg(long, value_name = "BYTES", default_value = "32MiB", value_parser = bytes(64 << 10, 1 << 30))]
     pub owner_cache_bytes: u32,
 
