@@ -205,15 +205,16 @@ fn what_is_made_and_ended_as_fast_as_possible_is_told_and_leaves_nothing_behind(
         let began = Instant::now();
         let roll = churn(&harbour, &outside, round * count, count);
         println!("round {round}: {count} in {:.2?}", began.elapsed());
+        let ended = roll.ids().copied().collect::<Vec<_>>();
+        all.merge(roll);
         wait_for("the registry to be empty again", LIMIT, || (known(&agent) <= before + 10.0).then_some(()));
         if has_handles() {
-            wait_until_dead(roll.ids(), LIMIT);
+            wait_until_dead(&ended, LIMIT);
         }
         wait_for("the veth peers of the ended to go", LIMIT, || {
             (outside.exec(&["ip", "-o", "link"]).lines().count() == 1).then_some(())
         });
-        told(&subscriber, &roll);
-        all.merge(roll);
+        told(&subscriber, &all);
         after_rounds.push(Held::by(pid));
     }
     let checked = all.check(&agent.delivered_rows());

@@ -213,10 +213,12 @@ struct Threads {
 }
 
 impl Threads {
+    /// What may not be seen is refused, but for some kernels (5.10.262): there the link is empty.
     fn read_process(&mut self, proc: BorrowedFd<'_>, pid: u32, scan: &mut Scan) -> nix::Result<()> {
         let (tasks, tids) = numbers(proc, &format!("{pid}/task"))?;
         for tid in tids {
-            match readlinkat(&tasks, format!("{tid}/ns/net").as_str()) {
+            let link = readlinkat(&tasks, format!("{tid}/ns/net").as_str());
+            match link.and_then(|link| if link.is_empty() { Err(Errno::EACCES) } else { Ok(link) }) {
                 Ok(link) => {
                     scan.threads += 1;
                     if let Some(inode) = link.to_str().and_then(parse_link) {
