@@ -15,6 +15,7 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts /dev/shm /run /tmp /root /vm/out /var
 ln -s /run /var/run
+ln -s /tmp /var/tmp
 mount -t devpts devpts /dev/pts
 for at in /dev/shm /run /tmp; do mount -t tmpfs -o mode=1777 tmpfs $at; done
 mount -t securityfs securityfs /sys/kernel/security
