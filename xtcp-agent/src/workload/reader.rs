@@ -117,7 +117,11 @@ impl Reader {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return false,
         }
-        while let Ok(question) = asked.try_recv() {
+        // However many are asked, looks and chores have their turn.
+        let began = Instant::now();
+        while began.elapsed() < SLICE
+            && let Ok(question) = asked.try_recv()
+        {
             self.take(question);
         }
         let now = Instant::now();
