@@ -28,6 +28,7 @@ use crate::clock::{self, Clock};
 use crate::collector::{self, Shared, WorkerHandle};
 use crate::config::{Config, EbpfMode, OwnConnections, Switch};
 use crate::connections::Connections;
+use crate::destination::Context;
 use crate::ebpf::{self, EbpfConfig, Fact, Loaded, Rung};
 use crate::engine::{Ends, Engine, Parts, PortFilter};
 use crate::envelope;
@@ -186,7 +187,11 @@ async fn start(config: Config) -> Result<Running, RunError> {
             ..envelope::Delivery::default()
         },
         config.records.marshal,
-        config.records.dest.open()?,
+        config.records.dest.open(&Context {
+            hostname: host.hostname.as_str().into(),
+            topic: config.records.topic.clone(),
+            format: config.records.marshal,
+        })?,
         (meters.envelope, meters.destination),
         CancellationToken::new(),
     ));

@@ -32,8 +32,8 @@ pub use poll::{Lookup, Poll};
 pub use sample::default_file_text;
 pub use service::{Identity, Listen, Log, Program};
 pub use topology::Topology;
-pub(crate) use value::duration;
 pub use value::{EbpfMode, LogFormat, OwnConnections, ProcessScan, Switch, UserNames, format_bytes};
+pub(crate) use value::{duration, size};
 pub use workload::Workload;
 
 /// File that is read when `--config` names none.

@@ -1,26 +1,37 @@
 //! A batch leaves the host, or says why not. Owns the list of destinations, their addresses and what a failed send
-//! means; never retries, never queues: that is [`envelope`](crate::envelope)'s.
+//! means; never retries, never queues: that is [`delivery`](crate::delivery)'s.
 
 mod metrics;
 mod null;
+pub mod options;
 mod scheme;
 mod stdout;
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-pub use metrics::Metrics;
-pub use scheme::{SCHEMES, Scheme};
+use crate::marshaller::Marshaller;
 
-/// One marshalled batch.
-#[derive(Clone, Debug)]
+pub use metrics::Metrics;
+use options::{OptionInfo, Options};
+pub use scheme::{Built, SCHEMES, Scheme};
+
+/// One marshalled batch, or the part of one that a destination takes at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// What leaves; cheap to clone.
     pub bytes: Bytes,
+    /// How many of the first bytes say what columns follow and are no row: a stream carries them once, a message always.
+    pub header: usize,
     /// How many rows it holds.
     pub rows: usize,
+    /// The same again only when the same payload is sent again: `INSTANCE-BATCH-PART`, for consumers that drop what they
+    /// have. Letters, digits and hyphens, at most 64 of them.
+    pub id: Arc<str>,
 }
 
 /// Why a batch did not leave, by what the caller can do.
@@ -42,20 +53,58 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where batches go. A send takes a batch whole or fails; `flush` ends when everything sent has left the process.
 pub trait Destination: Send {
-    /// Sends one batch. Whoever drops the future before its end gives the destination up: part of the batch may have
-    /// left.
+    /// Sends one batch. Where the protocol acknowledges, it ends with the acknowledgement. Whoever drops the future before
+    /// its end gives the destination up: part of the batch may have left.
     fn send<'a>(&'a mut self, payload: &'a Payload) -> BoxFuture<'a, Result<(), SendError>>;
 
     /// Waits until everything that was sent has left the process.
     fn flush(&mut self) -> BoxFuture<'_, Result<(), SendError>>;
+
+    /// For `check`: connects, sends no row, and says in a few words what it found there.
+    fn probe(&mut self) -> BoxFuture<'_, Result<String, SendError>>;
 }
 
-/// A destination's address that this binary can open: `--dest`, parsed.
+/// What a destination is told of what it will carry.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// Name of the host, as in the rows.
+    pub hostname: Arc<str>,
+    /// Topic, subject, channel, stream or table: `topic` of the address, else `--topic`.
+    pub topic: String,
+    /// What the payloads are.
+    pub format: &'static dyn Marshaller,
+}
+
+/// A destination's address that was understood, ready to be opened as often as it takes.
+pub trait Opener: Send + Sync {
+    /// Gets ready to send. Does not wait for a peer: one that is not there yet is a matter of [`SendError::Retry`].
+    fn open(&self, context: &Context) -> Result<Box<dyn Destination>, Cause>;
+
+    /// How many bytes a payload may have; `None`: any number.
+    fn max_payload(&self) -> Option<usize> {
+        None
+    }
+
+    /// Whether it can carry a format; else which ones it can.
+    fn takes(&self, format: &dyn Marshaller) -> Result<(), String> {
+        let _ = format;
+        Ok(())
+    }
+
+    /// How long one send may take before the destination is opened anew; `None`: as long as it takes, because a second
+    /// one would write into the same stream.
+    fn patience(&self) -> Option<Duration> {
+        Some(Duration::from_secs(30))
+    }
+}
+
+/// A destination's address that this binary can open: one `--dest`, parsed.
 #[derive(Clone)]
 pub struct Address {
     scheme: &'static Scheme,
-    open: scheme::Open,
     rest: String,
+    options: Options,
+    opener: Arc<dyn Opener>,
 }
 
 impl Address {
@@ -64,18 +113,32 @@ impl Address {
         self.scheme.name
     }
 
-    /// Gets ready to send. Does not wait for a peer: one that is not there yet is a matter of [`SendError::Retry`].
-    pub fn open(&self) -> Result<Box<dyn Destination>, DestinationError> {
-        (self.open)(&self.rest).map_err(|source| DestinationError::Open { address: self.to_string(), source })
+    /// All its options, also those that are not the destination's own.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// What opens it.
+    pub fn opener(&self) -> &dyn Opener {
+        &*self.opener
+    }
+
+    /// Gets ready to send.
+    pub fn open(&self, context: &Context) -> Result<Box<dyn Destination>, DestinationError> {
+        self.opener
+            .open(context)
+            .map_err(|source| DestinationError::Open { address: self.to_string(), source })
     }
 }
 
+/// As it was written, without the secrets among its options.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.rest.is_empty() {
-            return f.write_str(self.scheme.name);
+        f.write_str(self.scheme.name)?;
+        if !self.rest.is_empty() {
+            write!(f, ":{}", self.rest)?;
         }
-        write!(f, "{}:{}", self.scheme.name, self.rest)
+        write!(f, "{}", self.options)
     }
 }
 
@@ -87,7 +150,7 @@ impl fmt::Debug for Address {
 
 impl PartialEq for Address {
     fn eq(&self, other: &Self) -> bool {
-        self.scheme.name == other.scheme.name && self.rest == other.rest
+        self.scheme.name == other.scheme.name && self.rest == other.rest && self.options == other.options
     }
 }
 
@@ -101,10 +164,15 @@ pub enum DestinationError {
         address: String,
     },
     /// This binary has it not.
-    #[error("destination {scheme} is not built into this binary, which has {}", built())]
+    #[error(
+        "destination {scheme} is not built into this binary, which has {}; build it with --features dest-{feature}",
+        built()
+    )]
     NotBuilt {
         /// Name of the scheme.
         scheme: &'static str,
+        /// What stands behind `dest-` in the cargo feature that has it.
+        feature: &'static str,
     },
     /// The scheme is right, what follows is not.
     #[error("malformed destination {address:?}: {problem}; it is written {form}")]
@@ -122,25 +190,32 @@ pub enum DestinationError {
         /// What was asked for.
         address: String,
         /// What the system said.
-        source: std::io::Error,
+        source: Cause,
     },
 }
 
-/// Reads an address as it is given to `--dest`: `scheme` or `scheme:rest`.
-pub fn parse(address: &str) -> Result<Address, DestinationError> {
-    let (name, rest) = address.split_once(':').unwrap_or((address, ""));
+/// Reads an address as it is given to `--dest`: `scheme` or `scheme:rest`, and `#name=value&…` behind either. `common` are
+/// the options that every destination has; the scheme's own come beside them.
+pub fn parse(address: &str, common: &'static [OptionInfo]) -> Result<Address, DestinationError> {
+    let (place, options) = address.split_once('#').unwrap_or((address, ""));
+    let (name, rest) = place.split_once(':').unwrap_or((place, ""));
     let Some(scheme) = SCHEMES.iter().find(|scheme| scheme.name == name) else {
-        return Err(DestinationError::Unknown { address: address.to_owned() });
+        return Err(DestinationError::Unknown { address: place.to_owned() });
     };
     let Some(built) = &scheme.built else {
-        return Err(DestinationError::NotBuilt { scheme: scheme.name });
+        return Err(DestinationError::NotBuilt { scheme: scheme.name, feature: scheme.feature });
     };
-    (built.check)(rest).map_err(|problem| DestinationError::Malformed {
-        address: address.to_owned(),
-        problem,
-        form: scheme.form,
-    })?;
-    Ok(Address { scheme, open: built.open, rest: rest.to_owned() })
+    let read = |options: &str| {
+        let options = Options::parse(options)?;
+        options.check_known(built.options.iter().copied().flatten().chain(common))?;
+        Ok((built.parse)(rest, &options).map(|opener| (options, opener))?)
+    };
+    match read(options) {
+        Ok((options, opener)) => Ok(Address { scheme, rest: rest.to_owned(), options, opener }),
+        Err(problem) => {
+            Err(DestinationError::Malformed { address: place.to_owned(), problem, form: scheme.form })
+        }
+    }
 }
 
 fn known() -> String {
@@ -158,9 +233,13 @@ fn built() -> String {
 mod tests {
     use super::*;
 
+    fn parse(address: &str) -> Result<Address, DestinationError> {
+        super::parse(address, &[])
+    }
+
     #[test]
     fn an_unknown_scheme_is_an_error_that_lists_the_known_ones() {
-        let message = parse("kafak:broker:9092").expect_err("no such scheme").to_string();
+        let message = parse("kafak:broker:9092").map(drop).expect_err("no such scheme").to_string();
         assert!(
             message
                 .starts_with("unknown destination \"kafak:broker:9092\": the known ones are null, stdout, "),
@@ -171,30 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn a_scheme_of_the_contract_that_is_not_built_in_says_so() {
-        let addresses = [
-            "stderr",
-            "file:/var/log/rows",
-            "tcp:host:9000",
-            "http://host/rows",
-            "https://host/rows",
-            "udp:host:9000",
-            "unix:/run/rows.sock",
-            "unixgram:/run/rows.sock",
-            "kafka:broker:9092",
-            "nats:host:4222",
-            "nsq:host:4150",
-            "valkey:host:6379",
-            "s3parquet:bucket",
-        ];
-        for address in addresses {
-            let error = parse(address).expect_err(address);
-            assert!(matches!(error, DestinationError::NotBuilt { .. }), "{address}: {error}");
+    fn a_scheme_that_is_not_built_in_says_which_feature_has_it() {
+        for scheme in SCHEMES.iter().filter(|scheme| scheme.built.is_none()) {
+            let error = parse(scheme.name).expect_err(scheme.name).to_string();
+            let expected =
+                format!("destination {} is not built into this binary, which has null,", scheme.name);
+            assert!(error.starts_with(&expected), "{error}");
+            assert!(error.ends_with(&format!("build it with --features dest-{}", scheme.feature)), "{error}");
         }
-        assert_eq!(
-            parse("kafka:broker:9092").expect_err("not built").to_string(),
-            "destination kafka is not built into this binary, which has null, stdout"
-        );
     }
 
     #[test]
@@ -204,8 +267,8 @@ mod tests {
             "malformed destination \"stdout:file\": nothing may follow; it is written stdout"
         );
         assert_eq!(
-            parse("null:x").expect_err("malformed").to_string(),
-            "malformed destination \"null:x\": nothing may follow; it is written null"
+            parse("null#colour=red").expect_err("malformed").to_string(),
+            "malformed destination \"null\": option colour is unknown; the known ones are ; it is written null"
         );
     }
 

@@ -84,6 +84,40 @@ impl Batch {
     pub fn rows(&self) -> impl Iterator<Item = &[u8]> {
         self.parts.iter().flat_map(|part| part.rows.range(part.numbers.clone()))
     }
+
+    /// The rows that `keep` wants, as a batch of the same number; `None` when it wants none.
+    #[must_use]
+    pub fn filter(&self, mut keep: impl FnMut(&[u8]) -> bool) -> Option<Self> {
+        let mut kept = Self { id: self.id, ..Self::default() };
+        for part in &self.parts {
+            let mut run: Option<Range<usize>> = None;
+            for (number, row) in part.numbers.clone().zip(part.rows.range(part.numbers.clone())) {
+                if keep(row) {
+                    kept.rows += 1;
+                    kept.envelope_len += framed_len(row.len());
+                    let start = run.take().map_or(number, |run| run.start);
+                    run = Some(start..number + 1);
+                } else if let Some(numbers) = run.take() {
+                    kept.parts.push(Part { rows: Arc::clone(&part.rows), numbers });
+                }
+            }
+            kept.parts.extend(run.map(|numbers| Part { rows: Arc::clone(&part.rows), numbers }));
+        }
+        (!kept.is_empty()).then_some(kept)
+    }
+
+    /// Its first half and its second; `None` when it has one row or none.
+    pub fn halves(&self) -> Option<[Self; 2]> {
+        let middle = self.rows / 2;
+        let half = |in_half: &dyn Fn(usize) -> bool| {
+            let mut number = 0;
+            self.filter(|_| {
+                number += 1;
+                in_half(number - 1)
+            })
+        };
+        Some([half(&|number| number < middle)?, half(&|number| number >= middle)?])
+    }
 }
 
 /// Bytes that a row of `len` bytes takes in an `Envelope`: key, length, row.

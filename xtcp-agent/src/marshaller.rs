@@ -37,6 +37,17 @@ pub trait Marshaller: Send + Sync {
     /// What `--marshal` calls it.
     fn name(&self) -> &'static str;
 
+    /// What HTTP calls it.
+    fn content_type(&self) -> &'static str;
+
+    /// What files of it are called behind their dot.
+    fn extension(&self) -> &'static str;
+
+    /// How many of a marshalled batch's first bytes say what columns follow and are no row.
+    fn header_len(&self) -> usize {
+        0
+    }
+
     /// Appends the batch to `out`, which holds rubbish behind its old end after an error.
     fn marshal(&self, batch: &Batch, out: &mut Vec<u8>) -> Result<(), MarshalError>;
 }

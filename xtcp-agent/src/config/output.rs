@@ -15,7 +15,7 @@ use crate::marshaller::Marshaller;
 #[command(next_help_heading = "Records")]
 pub struct Records {
     /// Destination of records, SCHEME or SCHEME:ADDRESS: null or stdout.
-    #[arg(long, value_name = "DESTINATION", default_value = "null", value_parser = destination::parse)]
+    #[arg(long, value_name = "DESTINATION", default_value = "null", value_parser = address)]
     pub dest: Address,
 
     /// Format of a batch of records.
@@ -92,4 +92,8 @@ pub struct Events {
     #[arg(id = "events-queue", long = "events-queue", value_name = "EVENTS", default_value = "65536",
           value_parser = value_parser!(u32).range(1..=16_777_216))]
     pub queue: u32,
+}
+
+fn address(word: &str) -> Result<Address, destination::DestinationError> {
+    destination::parse(word, &[])
 }

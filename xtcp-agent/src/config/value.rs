@@ -48,19 +48,20 @@ pub(super) fn bytes(
     min: u32,
     max: u32,
 ) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
-    move |word| {
-        let accepted = format!(
-            "accepted: {} to {} bytes, plain or with KiB, MiB or GiB",
-            format_bytes(min),
-            format_bytes(max)
-        );
-        match parse_bytes(word.trim()) {
-            Some(value) if value >= u64::from(min) && value <= u64::from(max) => {
-                u32::try_from(value).map_err(|e| format!("{e}; {accepted}"))
-            }
-            Some(_) => Err(format!("out of range; {accepted}")),
-            None => Err(format!("not a number of bytes; {accepted}")),
-        }
+    move |word| size(word, min.into(), max.into()).and_then(|n| u32::try_from(n).map_err(|e| e.to_string()))
+}
+
+/// As [`bytes`], for sizes that may be beyond 4 GiB.
+pub(crate) fn size(word: &str, min: u64, max: u64) -> Result<u64, String> {
+    let accepted = format!(
+        "accepted: {} to {} bytes, plain or with KiB, MiB or GiB",
+        format_bytes(min),
+        format_bytes(max)
+    );
+    match parse_bytes(word.trim()) {
+        Some(value) if (min..=max).contains(&value) => Ok(value),
+        Some(_) => Err(format!("out of range; {accepted}")),
+        None => Err(format!("not a number of bytes; {accepted}")),
     }
 }
 
@@ -99,8 +100,8 @@ fn parse_bytes(word: &str) -> Option<u64> {
 }
 
 /// A number of bytes in the largest unit that divides it.
-pub fn format_bytes(bytes: u32) -> String {
-    match bytes {
+pub fn format_bytes(bytes: impl Into<u64>) -> String {
+    match bytes.into() {
         0 => "0".to_owned(),
         b if b.is_multiple_of(1 << 30) => format!("{}GiB", b >> 30),
         b if b.is_multiple_of(1 << 20) => format!("{}MiB", b >> 20),

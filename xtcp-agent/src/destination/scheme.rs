@@ -1,8 +1,10 @@
 //! The list of destinations.
 
-use std::io;
+use std::fmt;
+use std::sync::Arc;
 
-use super::{Destination, null, stdout};
+use super::options::{OptionInfo, Options};
+use super::{Opener, null, stdout};
 
 /// A kind of destination that the contract knows.
 #[derive(Debug)]
@@ -11,45 +13,56 @@ pub struct Scheme {
     pub name: &'static str,
     /// How an address is written.
     pub form: &'static str,
+    /// What stands behind `dest-` in the cargo feature that has it; empty when every binary has it.
+    pub feature: &'static str,
     /// How to use it; `None` when it is not built into this binary.
     pub built: Option<Built>,
 }
 
 /// What a destination's module provides.
-#[derive(Debug)]
 pub struct Built {
-    /// Says what is wrong with what follows the colon.
-    pub(super) check: fn(&str) -> Result<(), String>,
-    /// Opens what `check` accepted.
-    pub(super) open: Open,
+    /// Understands what follows the colon and the options, which are known ones, or says what is wrong with them.
+    pub(super) parse: fn(&str, &Options) -> Result<Arc<dyn Opener>, String>,
+    /// Its own options.
+    pub options: &'static [&'static [OptionInfo]],
 }
 
-pub(super) type Open = fn(&str) -> io::Result<Box<dyn Destination>>;
-
-impl Scheme {
-    const fn new(name: &'static str, form: &'static str, built: Option<Built>) -> Self {
-        Self { name, form, built }
+impl fmt::Debug for Built {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Built").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
-/// Every destination of the contract, in the order that messages list them. One with a cargo feature (`dest-<name>`)
-/// is `None` without it.
-pub static SCHEMES: [Scheme; 15] = [
-    Scheme::new("null", "null", Some(null::BUILT)),
-    Scheme::new("stdout", "stdout", Some(stdout::BUILT)),
-    Scheme::new("stderr", "stderr", None),
-    Scheme::new("file", "file:PATH", None),
-    Scheme::new("tcp", "tcp:HOST:PORT", None),
-    Scheme::new("http", "http://HOST[:PORT][/PATH]", None),
-    Scheme::new("https", "https://HOST[:PORT][/PATH]", None),
-    Scheme::new("udp", "udp:HOST:PORT", None),
-    Scheme::new("unix", "unix:PATH", None),
-    Scheme::new("unixgram", "unixgram:PATH", None),
-    Scheme::new("kafka", "kafka:HOST:PORT[,HOST:PORT…]", None),
-    Scheme::new("nats", "nats:HOST:PORT", None),
-    Scheme::new("nsq", "nsq:HOST:PORT", None),
-    Scheme::new("valkey", "valkey:HOST:PORT", None),
-    Scheme::new("s3parquet", "s3parquet:ENDPOINT", None),
+impl Scheme {
+    const fn new(
+        name: &'static str,
+        form: &'static str,
+        feature: &'static str,
+        built: Option<Built>,
+    ) -> Self {
+        Self { name, form, feature, built }
+    }
+}
+
+/// Every destination of the contract, in the order that messages list them. One with a cargo feature is `None` without
+/// it.
+pub static SCHEMES: [Scheme; 16] = [
+    Scheme::new("null", "null", "", Some(null::BUILT)),
+    Scheme::new("stdout", "stdout", "", Some(stdout::BUILT)),
+    Scheme::new("stderr", "stderr", "", None),
+    Scheme::new("file", "file:PATH", "file", None),
+    Scheme::new("tcp", "tcp:HOST:PORT", "tcp", None),
+    Scheme::new("http", "http://HOST[:PORT][/PATH]", "http", None),
+    Scheme::new("https", "https://HOST[:PORT][/PATH]", "http", None),
+    Scheme::new("udp", "udp:HOST:PORT", "udp", None),
+    Scheme::new("unix", "unix:PATH", "unix", None),
+    Scheme::new("unixgram", "unixgram:PATH", "unix", None),
+    Scheme::new("kafka", "kafka:HOST:PORT[,HOST:PORT…]", "kafka", None),
+    Scheme::new("nats", "nats:HOST:PORT[,HOST:PORT…]", "nats", None),
+    Scheme::new("nsq", "nsq:HOST:PORT", "nsq", None),
+    Scheme::new("valkey", "valkey:HOST:PORT[/DATABASE]", "valkey", None),
+    Scheme::new("s3parquet", "s3parquet:ENDPOINT/BUCKET[/PREFIX]", "s3parquet", None),
+    Scheme::new("clickhouse", "clickhouse:http[s]://HOST[:PORT]", "clickhouse", None),
 ];
 
 /// For destinations whose address is their name.

@@ -6,7 +6,9 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -14,14 +16,23 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::scheme::{Built, nothing_follows};
-use super::{Destination, Payload, SendError};
+use super::{Cause, Context, Destination, Opener, Payload, SendError};
 
-pub(super) const BUILT: Built = Built { check: nothing_follows, open };
+pub(super) const BUILT: Built =
+    Built { parse: |rest, _| nothing_follows(rest).map(|()| Arc::new(Stdout) as _), options: &[] };
 
-fn open(_: &str) -> io::Result<Box<dyn Destination>> {
-    // A copy of the descriptor: the standard library's own would buffer by lines.
-    let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    Ok(Box::new(Writer::start("stdout", stdout)?))
+struct Stdout;
+
+impl Opener for Stdout {
+    fn open(&self, _: &Context) -> Result<Box<dyn Destination>, Cause> {
+        // A copy of the descriptor: the standard library's own would buffer by lines.
+        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Box::new(Writer::start("stdout", stdout)?))
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
 }
 
 type Job = (Payload, oneshot::Sender<io::Result<()>>);
@@ -95,6 +106,10 @@ impl Destination for Writer {
         // A send that succeeded was written.
         std::future::ready(Ok(())).boxed()
     }
+
+    fn probe(&mut self) -> BoxFuture<'_, Result<String, SendError>> {
+        std::future::ready(Ok("open".to_owned())).boxed()
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +121,7 @@ mod tests {
     use super::*;
 
     fn payload(bytes: Vec<u8>) -> Payload {
-        Payload { bytes: bytes.into(), rows: 1 }
+        Payload { bytes: bytes.into(), header: 0, rows: 1, id: "i-1-0".into() }
     }
 
     #[tokio::test]

@@ -178,7 +178,12 @@ impl Sender {
     fn marshal(&self, batch: &Batch) -> Option<Payload> {
         let mut bytes = Vec::new();
         match self.marshaller.marshal(batch, &mut bytes) {
-            Ok(()) => Some(Payload { bytes: Bytes::from(bytes), rows: batch.len() }),
+            Ok(()) => Some(Payload {
+                bytes: Bytes::from(bytes),
+                header: self.marshaller.header_len(),
+                rows: batch.len(),
+                id: format!("{}-0", batch.id()).into(),
+            }),
             Err(error) => {
                 tracing::error!(batch = batch.id(), rows = batch.len(), %error, "batch dropped");
                 self.metrics.not_marshalled(batch.len());

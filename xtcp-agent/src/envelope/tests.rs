@@ -189,6 +189,10 @@ impl Destination for Scripted {
     fn flush(&mut self) -> BoxFuture<'_, Result<(), SendError>> {
         std::future::ready(Ok(())).boxed()
     }
+
+    fn probe(&mut self) -> BoxFuture<'_, Result<String, SendError>> {
+        unreachable!("only `check` probes")
+    }
 }
 
 struct Bench {

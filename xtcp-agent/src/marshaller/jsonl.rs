@@ -13,6 +13,14 @@ impl Marshaller for Jsonl {
         "jsonl"
     }
 
+    fn content_type(&self) -> &'static str {
+        "application/x-ndjson"
+    }
+
+    fn extension(&self) -> &'static str {
+        "jsonl"
+    }
+
     fn marshal(&self, batch: &Batch, out: &mut Vec<u8>) -> Result<(), MarshalError> {
         let rows = batch.len();
         for (row, bytes) in batch.rows().enumerate() {

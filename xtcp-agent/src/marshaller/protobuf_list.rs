@@ -13,6 +13,14 @@ impl Marshaller for ProtobufList {
         "protobufList"
     }
 
+    fn content_type(&self) -> &'static str {
+        "application/x-protobuf"
+    }
+
+    fn extension(&self) -> &'static str {
+        "pb"
+    }
+
     /// Rows are encoded already: they are framed and copied, not decoded.
     fn marshal(&self, batch: &Batch, out: &mut Vec<u8>) -> Result<(), MarshalError> {
         let len = batch.envelope_len();
