@@ -44,6 +44,19 @@ impl Scheme {
     }
 }
 
+/// A destination's `BUILT` with its cargo feature, `None` without.
+macro_rules! with_feature {
+    ($feature:literal, $module:ident) => {{
+        #[cfg(feature = $feature)]
+        let built = Some(super::$module::BUILT);
+        #[cfg(not(feature = $feature))]
+        let built = None;
+        built
+    }};
+}
+#[expect(unused_imports, reason = "no destination with a feature is there yet")]
+use with_feature;
+
 /// Every destination of the contract, in the order that messages list them. One with a cargo feature is `None` without
 /// it.
 pub static SCHEMES: [Scheme; 16] = [
