@@ -105,6 +105,15 @@ pub fn workspace() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the workspace").to_owned()
 }
 
+/// A server that is no package (`kafka`, a folder of jars; `nsqd`; `minio`), in the folder that `XTCP_SERVERS` names.
+pub fn server(name: &str) -> PathBuf {
+    let home =
+        std::env::var_os("XTCP_SERVERS").map_or_else(|| workspace().join("target/servers"), PathBuf::from);
+    let path = home.join(name);
+    assert!(path.exists(), "there is no {name} at {}: run `cargo xtask servers`", path.display());
+    path
+}
+
 /// A Python with grpcio, grpcio-reflection and nats-py, by `XTCP_TEST_PYTHON`.
 pub fn python() -> PathBuf {
     let Some(python) = std::env::var_os("XTCP_TEST_PYTHON") else {

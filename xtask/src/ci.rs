@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::command::{run, which};
 use crate::stage::Stages;
 use crate::test::{self, Scale};
-use crate::{build_ebpf, fuzz, sanitize, vm, workspace};
+use crate::{build_ebpf, fuzz, sanitize, servers, vm, workspace};
 
 pub(crate) fn main() -> Result<()> {
     let cargo = || Command::new(workspace::cargo());
@@ -35,6 +35,7 @@ pub(crate) fn main() -> Result<()> {
     fuzz::stages_of(&mut stages, &[], 10);
     sanitize::stages_of(&mut stages);
     test::stages_of(&mut stages, &test::Options::default(), Scale::Ci);
+    servers::stages_of(&mut stages, &test::Options::default(), Scale::Ci);
     stages.run_noting("smoke test on other kernels", |notes| vm::stage(vm::suite::Extent::Smoke, &[], notes));
     stages.finish("cargo xtask ci")
 }

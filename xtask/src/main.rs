@@ -19,6 +19,7 @@ mod process_tree;
 mod python;
 mod run;
 mod sanitize;
+mod servers;
 mod stage;
 mod test;
 mod toolchain;
@@ -63,6 +64,8 @@ enum Task {
     Sanitize(sanitize::Options),
     /// The decoder's tests under miri, where a toolchain has it
     Miri,
+    /// Build or fetch the servers that tests need and Debian has not: Apache Kafka, nsqd, MinIO
+    Servers,
     /// Check the dependencies' licences and advisories (needs cargo-deny)
     Deny,
     /// What `run --demo` does as root
@@ -100,6 +103,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Fuzz(options) => fuzz::main(&options),
         Task::Sanitize(options) => sanitize::main(&options),
         Task::Miri => miri::main(),
+        Task::Servers => servers::main(),
         Task::Run(options) => run::main(options),
         Task::Demo(options) => demo::main(&options),
         Task::DemoTraffic { role } => demo::traffic::main(role),

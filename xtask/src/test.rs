@@ -1,5 +1,6 @@
 //! Unit tests, and whole-program tests of the release agent with real namespaces, sockets and servers.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::command::{self, which};
 use crate::stage::Stages;
-use crate::{build_ebpf, debian, libtest, python, vm, workspace};
+use crate::{build_ebpf, debian, libtest, python, servers, vm, workspace};
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Options {
@@ -44,13 +45,14 @@ impl Scale {
 }
 
 /// Programs that the whole-program tests start, and Debian's name for what brings them.
-const PROGRAMS: [(&str, &str); 17] = [
+const PROGRAMS: [(&str, &str); 18] = [
     ("/usr/lib/cni/ptp", "containernetworking-plugins"),
     ("busybox", "busybox-static"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("dockerd", "docker.io"),
     ("ip", "iproute2"),
+    ("kcat", "kcat"),
     ("lldpd", "lldpd"),
     ("nstat", "iproute2"),
     ("podman", "podman"),
@@ -73,6 +75,7 @@ pub(crate) fn main(options: &Options, scale: Scale) -> Result<()> {
             stages.run_noting("whole-program tests on other kernels", |notes| {
                 vm::stage(vm::suite::Extent::Whole, &options.filters, notes)
             });
+            servers::stages_of(&mut stages, options, scale);
             stages.finish("cargo xtask full")
         }
     }
@@ -100,7 +103,8 @@ pub(crate) fn stages_of(stages: &mut Stages, options: &Options, scale: Scale) {
     match python.filter(|_| has_python) {
         Some(python) => {
             stages.run_noting(whole, |notes| {
-                ran += whole_program(options, scale, &python, notes)?;
+                let packages = ["--package", "xtcp-tests"];
+                ran += listen(&mut whole_program(options, scale, &python, &packages)?, scale, notes)?;
                 if ran == 0 {
                     bail!("no test has a name like {}", options.filters.join(" or "));
                 }
@@ -133,22 +137,33 @@ fn requirements() -> Result<()> {
 
 fn unit_tests(options: &Options, scale: Scale, notes: &mut Vec<String>) -> Result<u32> {
     let mut cargo = cargo_test(&["--workspace", "--exclude", "xtcp-ebpf", "--exclude", "xtcp-tests"])?;
-    libtest::run(cargo.arg("--").args(&options.filters), scale.patience(), notes)
+    listen(cargo.arg("--").args(&options.filters), scale, notes)
 }
 
-fn whole_program(options: &Options, scale: Scale, python: &Path, notes: &mut Vec<String>) -> Result<u32> {
-    let mut cargo = cargo_test(&["--package", "xtcp-tests"])?;
+/// The command that runs whole-program tests: those that `packages` tell cargo.
+pub(crate) fn whole_program(
+    options: &Options,
+    scale: Scale,
+    python: &Path,
+    packages: &[impl AsRef<OsStr>],
+) -> Result<Command> {
+    let mut cargo = cargo_test(packages)?;
     // One at a time: they measure latencies. Their measurements are worth reading when they pass, too.
     cargo.args(["--", "--test-threads=1", "--show-output"]).args(&options.filters);
     cargo
         .env("XTCP_AGENT", workspace::agent())
         .env("XTCP_SCALE", scale.name())
         .env("XTCP_TEST_PYTHON", python);
-    libtest::run(&mut cargo, scale.patience(), notes)
+    Ok(cargo)
+}
+
+/// Runs tests; how many ran.
+pub(crate) fn listen(tests: &mut Command, scale: Scale, notes: &mut Vec<String>) -> Result<u32> {
+    libtest::run(tests, scale.patience(), notes)
 }
 
 /// Builds the tests, and returns the command that runs them: compiling is no test that says nothing.
-fn cargo_test(packages: &[&str]) -> Result<Command> {
+fn cargo_test(packages: &[impl AsRef<OsStr>]) -> Result<Command> {
     let cargo = || {
         let mut cargo = Command::new(workspace::cargo());
         cargo.args(["test", "--locked", "--no-fail-fast"]).args(packages);

@@ -21,7 +21,10 @@ pub(crate) enum Extent {
     Whole,
 }
 
-/// Files of `tests/tests` that go into no guest, and why. All others do.
+/// What the files of tests of destinations begin with: what they start are servers, and a guest has none of them.
+const DESTINATIONS: &str = "destination_";
+
+/// Other files of `tests/tests` that go into no guest, and why. All others do.
 const OUTSIDE: [(&str, &str); 4] = [
     ("containers", "a guest has neither Podman nor Docker"),
     ("demo", "it starts cargo"),
@@ -134,6 +137,7 @@ impl Binaries {
             match extent {
                 Extent::Smoke if smoke.is_empty() => continue,
                 Extent::Smoke => write!(arguments, " --exact {}", smoke.join(" "))?,
+                Extent::Whole if name.starts_with(DESTINATIONS) => continue,
                 Extent::Whole => {
                     if let Some((_, why)) = OUTSIDE.iter().find(|(outside, _)| outside == name) {
                         writeln!(script, "echo '=== {name}: not in a guest: {why}'")?;
