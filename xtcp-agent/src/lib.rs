@@ -36,6 +36,8 @@ pub mod record;
 pub mod scheduler;
 pub mod selection;
 pub mod sys;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod topology;
 pub mod users;
 pub mod workload;
