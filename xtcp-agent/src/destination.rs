@@ -1,11 +1,29 @@
 //! A batch leaves the host, or says why not. Owns the list of destinations, their addresses and what a failed send
 //! means; never retries, never queues: that is [`delivery`](crate::delivery)'s.
 
+#[cfg(any(feature = "dest-udp", feature = "dest-unix"))]
+mod datagram;
+mod explain;
+#[cfg(feature = "dest-file")]
+mod file;
+#[cfg(any(feature = "dest-tcp", feature = "dest-udp"))]
+mod host_port;
 mod metrics;
 mod null;
 pub mod options;
 mod scheme;
-mod stdout;
+mod stdio;
+#[cfg(any(feature = "dest-tcp", feature = "dest-unix"))]
+mod stream;
+#[cfg(feature = "dest-tcp")]
+mod tcp;
+#[cfg(feature = "dest-udp")]
+mod udp;
+#[cfg(feature = "dest-unix")]
+mod unix;
+#[cfg(feature = "dest-unix")]
+mod unixgram;
+mod writer;
 
 use std::fmt;
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::options::{OptionInfo, Options};
-use super::{Opener, null, stdout};
+use super::{Opener, null, stdio};
 
 /// A kind of destination that the contract knows.
 #[derive(Debug)]
@@ -54,22 +54,20 @@ macro_rules! with_feature {
         built
     }};
 }
-#[expect(unused_imports, reason = "no destination with a feature is there yet")]
-use with_feature;
 
 /// Every destination of the contract, in the order that messages list them. One with a cargo feature is `None` without
 /// it.
 pub static SCHEMES: [Scheme; 16] = [
     Scheme::new("null", "null", "", Some(null::BUILT)),
-    Scheme::new("stdout", "stdout", "", Some(stdout::BUILT)),
-    Scheme::new("stderr", "stderr", "", None),
-    Scheme::new("file", "file:PATH", "file", None),
-    Scheme::new("tcp", "tcp:HOST:PORT", "tcp", None),
+    Scheme::new("stdout", "stdout", "", Some(stdio::STDOUT)),
+    Scheme::new("stderr", "stderr", "", Some(stdio::STDERR)),
+    Scheme::new("file", "file:PATH", "file", with_feature!("dest-file", file)),
+    Scheme::new("tcp", "tcp:HOST:PORT", "tcp", with_feature!("dest-tcp", tcp)),
     Scheme::new("http", "http://HOST[:PORT][/PATH]", "http", None),
     Scheme::new("https", "https://HOST[:PORT][/PATH]", "http", None),
-    Scheme::new("udp", "udp:HOST:PORT", "udp", None),
-    Scheme::new("unix", "unix:PATH", "unix", None),
-    Scheme::new("unixgram", "unixgram:PATH", "unix", None),
+    Scheme::new("udp", "udp:HOST:PORT", "udp", with_feature!("dest-udp", udp)),
+    Scheme::new("unix", "unix:PATH", "unix", with_feature!("dest-unix", unix)),
+    Scheme::new("unixgram", "unixgram:PATH", "unix", with_feature!("dest-unix", unixgram)),
     Scheme::new("kafka", "kafka:HOST:PORT[,HOST:PORT…]", "kafka", None),
     Scheme::new("nats", "nats:HOST:PORT[,HOST:PORT…]", "nats", None),
     Scheme::new("nsq", "nsq:HOST:PORT", "nsq", None),

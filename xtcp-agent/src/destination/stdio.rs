@@ -1,33 +1,47 @@
-//! `stdout`: batches go to the process's standard output, one behind the other.
-//!
-//! A thread of its own writes, because a pipe that nobody reads blocks for ever: the agent's tasks must not, and its
-//! end must not wait for it.
+//! `stdout` and `stderr`: batches go to one of the process's own streams, one behind the other.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tokio::sync::{mpsc, oneshot};
 
+use super::explain::error_text;
 use super::scheme::{Built, nothing_follows};
+use super::writer::{Sink, Writer};
 use super::{Cause, Context, Destination, Opener, Payload, SendError};
 
-pub(super) const BUILT: Built =
-    Built { parse: |rest, _| nothing_follows(rest).map(|()| Arc::new(Stdout) as _), options: &[] };
+pub(super) const STDOUT: Built =
+    Built { parse: |rest, _| nothing_follows(rest).map(|()| Arc::new(Standard::Output) as _), options: &[] };
+pub(super) const STDERR: Built =
+    Built { parse: |rest, _| nothing_follows(rest).map(|()| Arc::new(Standard::Error) as _), options: &[] };
 
-struct Stdout;
+/// One of the streams that every process starts with.
+#[derive(Clone, Copy)]
+enum Standard {
+    Output,
+    Error,
+}
 
-impl Opener for Stdout {
+impl Standard {
+    /// A copy of the descriptor: the standard library's own of the output would buffer by lines.
+    fn copy(self) -> io::Result<File> {
+        Ok(File::from(match self {
+            Self::Output => io::stdout().as_fd().try_clone_to_owned()?,
+            Self::Error => io::stderr().as_fd().try_clone_to_owned()?,
+        }))
+    }
+}
+
+impl Opener for Standard {
     fn open(&self, _: &Context) -> Result<Box<dyn Destination>, Cause> {
-        // A copy of the descriptor: the standard library's own would buffer by lines.
-        let stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        Ok(Box::new(Writer::start("stdout", stdout)?))
+        let name = match self {
+            Self::Output => "stdout",
+            Self::Error => "stderr",
+        };
+        Ok(Box::new(Writer::start(name, Stream { name, to: self.copy()?, written: false })?))
     }
 
     fn patience(&self) -> Option<Duration> {
@@ -35,42 +49,37 @@ impl Opener for Stdout {
     }
 }
 
-type Job = (Payload, oneshot::Sender<io::Result<()>>);
-
-/// Writes from a thread, which ends with it.
-struct Writer {
+struct Stream<W> {
     name: &'static str,
-    jobs: mpsc::Sender<Job>,
+    to: W,
+    written: bool,
 }
 
-impl Writer {
-    fn start(name: &'static str, mut to: impl Write + AsFd + Send + 'static) -> io::Result<Self> {
-        let (jobs, mut queue) = mpsc::channel::<Job>(1);
-        thread::Builder::new().name(name.to_owned()).spawn(move || {
-            while let Some((payload, done)) = queue.blocking_recv() {
-                // Who gave up does not want to know.
-                let _ = done.send(write_all(&mut to, &payload.bytes));
-            }
-        })?;
-        Ok(Self { name, jobs })
-    }
-
-    async fn write(&mut self, payload: &Payload) -> Result<(), SendError> {
-        let (done, written) = oneshot::channel();
-        let Ok(()) = self.jobs.send((payload.clone(), done)).await else {
-            return Err(self.fatal("its writer has ended"));
-        };
-        match written.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+impl<W: Write + AsFd + Send + 'static> Sink for Stream<W> {
+    fn write(&mut self, payload: &Payload) -> Result<(), SendError> {
+        let skipped = if self.written { payload.header } else { 0 };
+        self.written = true;
+        match write_all(&mut self.to, payload.bytes.get(skipped..).unwrap_or_default()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Err(self.fatal("nobody reads it any more (EPIPE)"))
             }
             // Part of the batch may be out already: the next one would be read as its rest.
-            Ok(Err(error)) => Err(self.fatal(&format!("cannot write: {error}"))),
-            Err(_) => Err(self.fatal("its writer has ended")),
+            Err(error) => Err(self.fatal(&format!("cannot write: {}", error_text(&error)))),
         }
     }
 
+    fn flush(&mut self) -> Result<(), SendError> {
+        // What was written has left the process.
+        Ok(())
+    }
+
+    fn probe(&mut self) -> Result<String, SendError> {
+        Ok("open".to_owned())
+    }
+}
+
+impl<W> Stream<W> {
     fn fatal(&self, problem: &str) -> SendError {
         SendError::Fatal(format!("{}: {problem}", self.name).into())
     }
@@ -97,24 +106,11 @@ fn wait_until_writable(to: &impl AsFd) -> io::Result<()> {
     }
 }
 
-impl Destination for Writer {
-    fn send<'a>(&'a mut self, payload: &'a Payload) -> BoxFuture<'a, Result<(), SendError>> {
-        self.write(payload).boxed()
-    }
-
-    fn flush(&mut self) -> BoxFuture<'_, Result<(), SendError>> {
-        // A send that succeeded was written.
-        std::future::ready(Ok(())).boxed()
-    }
-
-    fn probe(&mut self) -> BoxFuture<'_, Result<String, SendError>> {
-        std::future::ready(Ok("open".to_owned())).boxed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{PipeWriter, Read};
+    use std::os::fd::OwnedFd;
+    use std::thread;
 
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -124,11 +120,15 @@ mod tests {
         Payload { bytes: bytes.into(), header: 0, rows: 1, id: "i-1-0".into() }
     }
 
+    fn start(pipe: PipeWriter) -> Writer<Stream<File>> {
+        let to = File::from(OwnedFd::from(pipe));
+        Writer::start("test", Stream { name: "test", to, written: false }).expect("a thread")
+    }
+
     #[tokio::test]
     async fn batches_are_written_whole_and_in_order() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
-        let mut writer =
-            Writer::start("test", File::from(std::os::fd::OwnedFd::from(writer))).expect("a thread");
+        let mut writer = start(writer);
         // More than a pipe holds, so that the writer has to wait for the reader.
         let reading = thread::Builder::new()
             .spawn(move || {
@@ -148,8 +148,7 @@ mod tests {
     async fn a_non_blocking_descriptor_is_waited_for() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         fcntl(writer.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("set");
-        let mut writer =
-            Writer::start("test", File::from(std::os::fd::OwnedFd::from(writer))).expect("a thread");
+        let mut writer = start(writer);
         let reading = thread::Builder::new()
             .spawn(move || {
                 let mut all = Vec::new();
@@ -164,11 +163,25 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_went_away_is_fatal_and_named() {
         let (reader, writer) = io::pipe().expect("a pipe");
-        let mut writer =
-            Writer::start("test", File::from(std::os::fd::OwnedFd::from(writer))).expect("a thread");
+        let mut writer = start(writer);
         drop(reader);
         let error = writer.send(&payload(vec![1])).await.expect_err("no reader");
         assert!(matches!(error, SendError::Fatal(_)), "{error:?}");
         assert_eq!(error.to_string(), "test: nobody reads it any more (EPIPE)");
+    }
+
+    #[tokio::test]
+    async fn columns_are_named_once() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let mut writer = start(writer);
+        for row in ["1\n", "2\n"] {
+            let bytes = format!("column\n{row}").into_bytes();
+            let payload = Payload { header: 7, ..payload(bytes) };
+            writer.send(&payload).await.expect("sent");
+        }
+        drop(writer);
+        let mut all = String::new();
+        reader.read_to_string(&mut all).expect("read");
+        assert_eq!(all, "column\n1\n2\n");
     }
 }
