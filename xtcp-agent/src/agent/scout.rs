@@ -119,7 +119,8 @@ impl Errands {
             }
         }
         self.look()?;
-        Some(if self.under_way.is_some() { now } else { Instant::now() })
+        // What is next, the rest of it or a rest, the next turn says.
+        Some(now)
     }
 
     /// Answers who lives, and remembers what is to be looked at.
