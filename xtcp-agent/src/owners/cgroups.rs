@@ -45,8 +45,7 @@ impl Cgroups {
 
     /// Learns all there are, up to as many as are remembered.
     pub(super) fn learn_all(&self, proc: &Path) {
-        let root = fs::read_to_string(proc.join("self/mounts")).ok().and_then(|mounts| cgroup_mount(&mounts));
-        let found = root.map(|root| find(&root, None)).unwrap_or_default();
+        let found = find_mounted(proc, None);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.paths.extend(found.into_iter().map(|(id, path)| (id, Some(path))));
     }
@@ -60,8 +59,7 @@ impl Cgroups {
         if wanted.is_empty() {
             return;
         }
-        let root = fs::read_to_string(proc.join("self/mounts")).ok().and_then(|mounts| cgroup_mount(&mounts));
-        let found = root.map(|root| find(&root, Some(&wanted))).unwrap_or_default();
+        let found = find_mounted(proc, Some(&wanted));
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.paths.len() + wanted.len() > IDS {
             known.paths.clear();
@@ -70,6 +68,12 @@ impl Cgroups {
             known.paths.insert(id, found.get(&id).cloned());
         }
     }
+}
+
+/// What [`find`] finds below where version 2 is mounted; nothing where it is not.
+fn find_mounted(proc: &Path, wanted: Option<&HashSet<u64>>) -> HashMap<u64, Arc<str>> {
+    let root = fs::read_to_string(proc.join("self/mounts")).ok().and_then(|mounts| cgroup_mount(&mounts));
+    root.map(|root| find(&root, wanted)).unwrap_or_default()
 }
 
 /// The paths of the folders with these inodes or, where none are wanted, of the first ones; beginning with `/`.
