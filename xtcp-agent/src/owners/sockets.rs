@@ -73,10 +73,11 @@ impl Sockets {
         }
         let displaced = if shard.entries.len() > self.per_shard { shard.remove_first() } else { None };
         shard.append(cookie);
-        match displaced {
-            Some(_) => self.evicted.fetch_add(1, Ordering::Relaxed),
-            None => self.len.fetch_add(1, Ordering::Relaxed) as u64,
-        };
+        if displaced.is_some() {
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.len.fetch_add(1, Ordering::Relaxed);
+        }
         [None, displaced]
     }
 
