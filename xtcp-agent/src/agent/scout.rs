@@ -14,11 +14,10 @@ use crate::netns::metrics::DiscoveryMetrics;
 use crate::netns::registry::Source;
 use crate::netns::{NetnsId, Snapshot};
 use crate::workload::Directory;
+use crate::workload::directory::SLICE;
 
 /// A look's share of the thread's time is at most one in so many, however often it is asked for.
 const REST: u32 = 4;
-/// How long a full look keeps the thread at a time.
-const SLICE: Duration = Duration::from_millis(5);
 /// Without anything to do; a question wakes the thread.
 const IDLE: Duration = Duration::from_secs(60);
 

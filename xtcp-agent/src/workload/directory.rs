@@ -11,7 +11,7 @@ mod metrics;
 use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -44,6 +44,10 @@ pub(super) enum Question {
 
 /// What the reader's thread does besides: what is due, and when something will be the next time; `None` at its end.
 pub(crate) type Chore = Box<dyn FnMut(Instant) -> Option<Instant> + Send>;
+
+/// How long one thing may keep the reader's thread, a walk over `/proc` or a chore, from the others: a process that somebody
+/// asks about may end.
+pub(crate) const SLICE: Duration = Duration::from_millis(5);
 
 /// What has changed for namespaces since it was last asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::directory::{Directory, Members, Met, Question};
+use super::directory::{Directory, Members, Met, Question, SLICE};
 use crate::clock::ktime_ns;
 use crate::netns::Thread;
 use proc::Processes;
@@ -29,8 +29,6 @@ const NEWCOMERS: usize = 4096;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long what was read of a known namespace is not read again.
 const FRESH: Duration = Duration::from_secs(10);
-/// How long reading what a look found keeps the thread from what is asked meanwhile: a process that is asked about may end.
-const SLICE: Duration = Duration::from_millis(5);
 /// Without anything to do.
 const IDLE: Duration = Duration::from_secs(60);
 
