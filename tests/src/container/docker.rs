@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::engine::Engine;
-use super::{Cgroups, Container, Room, image};
-use crate::host::wait_for;
+use super::{Cgroups, Container, Room};
 use crate::process::Process;
 
 /// A daemon whose store, state, socket and settings are in a room. It touches neither bridges nor packet filters.
@@ -26,17 +25,9 @@ impl Docker {
         argv.extend(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
         let daemon = room.start("dockerd", &argv);
         let docker = Self { daemon, room };
-        let socket = docker.socket();
-        wait_for("dockerd to listen", Duration::from_secs(60), || {
-            std::os::unix::net::UnixStream::connect(&socket).ok()
-        });
-        let archive = image::archive(&docker.room);
-        docker.run(&["load", "--quiet", "--input", &archive]);
+        docker.wait_until_served();
+        docker.load_image();
         docker
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.room.dir().join("docker.sock")
     }
 }
 

@@ -1,9 +1,11 @@
 //! What podman and Docker have in common: the words of their command line, and a socket with the Docker API.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Container, Room, image};
-use crate::host::free_port;
+use crate::host::{free_port, wait_for};
 
 /// An engine of its own in a room, whose containers have network namespaces of their own.
 pub trait Engine {
@@ -25,6 +27,25 @@ pub trait Engine {
 
     /// The cgroup of a container, as the host sees it.
     fn cgroup_of(&self, container: &Container) -> String;
+
+    /// Where the Docker API is served.
+    fn socket(&self) -> PathBuf {
+        self.room().dir().join("docker.sock")
+    }
+
+    /// Waits until somebody listens there.
+    fn wait_until_served(&self) {
+        let socket = self.socket();
+        wait_for(&format!("{} to listen", socket.display()), Duration::from_secs(60), || {
+            UnixStream::connect(&socket).ok()
+        });
+    }
+
+    /// Makes the image known to it.
+    fn load_image(&self) {
+        let archive = image::archive(self.room());
+        self.run(&["load", "--quiet", "--input", &archive]);
+    }
 
     /// Starts a container with a network namespace of its own.
     fn container(&self, name: &str) -> Container {

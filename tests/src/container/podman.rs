@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::engine::Engine;
-use super::{Cgroups, Container, Room, image};
-use crate::host::wait_for;
+use super::{Cgroups, Container, Room};
 use crate::process::Process;
 
 /// An engine of its own: store, state and socket in a room.
@@ -19,13 +18,8 @@ impl Podman {
     /// An engine that knows the image, and has no container yet.
     pub fn start(cgroups: Cgroups) -> Self {
         let podman = Self { service: None, room: Room::new("podman", cgroups) };
-        let archive = image::archive(&podman.room);
-        podman.run(&["load", "--quiet", "--input", &archive]);
+        podman.load_image();
         podman
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.room.dir().join("docker.sock")
     }
 }
 
@@ -57,9 +51,7 @@ impl Engine for Podman {
             let argv = self.argv(&["system", "service", "--time", "0", &address]);
             let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
             self.service = Some(self.room.start("podman system service", &argv));
-            wait_for("podman's API to listen", Duration::from_secs(30), || {
-                std::os::unix::net::UnixStream::connect(&socket).ok()
-            });
+            self.wait_until_served();
         }
         socket
     }
