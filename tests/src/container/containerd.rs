@@ -45,6 +45,28 @@ impl Pod {
     }
 }
 
+/// The daemon's socket in its room's folder.
+pub(super) const SOCKET: &str = "containerd.sock";
+
+/// Starts the daemon in a room, without one of its plugins, with settings of the others.
+pub(super) fn daemon(room: &Room, disabled: &str, plugins: &str) -> Process {
+    let [root, state, socket, settings] =
+        ["root", "state", SOCKET, "config.toml"].map(|name| room.path(name));
+    let text = format!(
+        r#"version = 2
+root = "{root}"
+state = "{state}"
+disabled_plugins = ["{disabled}"]
+[grpc]
+  address = "{socket}"
+[ttrpc]
+  address = "{socket}.ttrpc"
+{plugins}"#
+    );
+    std::fs::write(&settings, text).expect("settings can be written");
+    room.start("containerd", &["containerd", "--log-level", "warn", "--config", &settings])
+}
+
 /// An engine of its own.
 #[derive(Debug)]
 pub struct Containerd {
@@ -59,12 +81,8 @@ impl Containerd {
     /// An engine that knows the image and whose network is ready.
     pub fn start(cgroups: Cgroups) -> Self {
         let room = Room::new("containerd", cgroups);
-        write_settings(&room, cgroups);
-        let daemon = room.start(
-            "containerd",
-            &["containerd", "--log-level", "warn", "--config", &room.path("config.toml")],
-        );
-        let cri = Cri::new(&room.dir().join("containerd.sock"));
+        let daemon = daemon(&room, "io.containerd.internal.v1.opt", &cri_settings(&room, cgroups));
+        let cri = Cri::new(&room.dir().join(SOCKET));
         let engine = Self { cri, mounts: std::sync::Mutex::default(), room, _daemon: daemon };
         engine.wait_until_ready();
         let archive = image::archive(&engine.room);
@@ -74,7 +92,7 @@ impl Containerd {
 
     /// Where its CRI listens.
     pub fn socket(&self) -> PathBuf {
-        self.room.dir().join("containerd.sock")
+        self.room.dir().join(SOCKET)
     }
 
     /// The cgroup above those of its pods, as a kubelet's `--cgroup-root` sets it.
@@ -220,21 +238,14 @@ done
 exec runc "$@"
 "#;
 
-fn write_settings(room: &Room, cgroups: Cgroups) {
+/// The settings of its CRI; writes what they name.
+fn cri_settings(room: &Room, cgroups: Cgroups) -> String {
     let runc = match cgroups {
         Cgroups::Host => "runc".to_owned(),
         Cgroups::V2 => room.path("runc-without-weight"),
     };
     let settings = format!(
-        r#"version = 2
-root = "{root}"
-state = "{state}"
-disabled_plugins = ["io.containerd.internal.v1.opt"]
-[grpc]
-  address = "{socket}"
-[ttrpc]
-  address = "{socket}.ttrpc"
-[plugins."io.containerd.grpc.v1.cri"]
+        r#"[plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{image}"
   # Lowering a process' score takes a privilege that this host may not give.
   restrict_oom_score_adj = true
@@ -248,9 +259,6 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{cni}"
 "#,
-        root = room.path("root"),
-        state = room.path("state"),
-        socket = room.path("containerd.sock"),
         image = image::NAME,
         cni = room.path("cni"),
     );
@@ -261,13 +269,12 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
         room.path("addresses")
     );
     std::fs::create_dir(room.dir().join("cni")).expect("the network's folder can be made");
-    for (name, text) in [("config.toml", settings), ("cni/10-xtcp-test.conflist", network)] {
-        std::fs::write(room.dir().join(name), text).expect("settings can be written");
-    }
+    std::fs::write(room.dir().join("cni/10-xtcp-test.conflist"), network).expect("settings can be written");
     let script = room.dir().join("runc-without-weight");
     std::fs::write(&script, RUNC_WITHOUT_WEIGHT).expect("a script can be written");
     std::fs::set_permissions(&script, Permissions::from_mode(0o755))
         .expect("a script can be made executable");
+    settings
 }
 
 /// What a verbose status holds besides its published fields.

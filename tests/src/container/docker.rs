@@ -1,16 +1,19 @@
-//! Docker with runc: a daemon of its own, with its containerd.
+//! Docker with runc: a daemon and a containerd of its own.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::engine::Engine;
-use super::{Cgroups, Container, Room};
+use super::{Cgroups, Container, Room, containerd};
+use crate::host::wait_for;
 use crate::process::Process;
 
 /// A daemon whose store, state, socket and settings are in a room. It touches neither bridges nor packet filters.
 #[derive(Debug)]
 pub struct Docker {
     daemon: Process,
+    containerd: Process,
     room: Room,
 }
 
@@ -18,13 +21,29 @@ impl Docker {
     /// A daemon that knows the image, and has no container yet.
     pub fn start(cgroups: Cgroups) -> Self {
         let room = Room::new("docker", cgroups);
+        // One of dockerd's own has 15 seconds to start, however slow the host is.
+        let containerd = containerd::daemon(&room, "io.containerd.grpc.v1.cri", "");
+        let below = room.path(containerd::SOCKET);
+        wait_for("Docker's containerd to listen", Duration::from_secs(60), || {
+            UnixStream::connect(&below).ok()
+        });
         let host = format!("unix://{}", room.path("docker.sock"));
         let [store, run, pid] = ["store", "run", "docker.pid"].map(|name| room.path(name));
-        let mut argv = vec!["dockerd", "--host", &host, "--data-root", &store, "--exec-root", &run];
+        let mut argv = vec![
+            "dockerd",
+            "--host",
+            &host,
+            "--containerd",
+            &below,
+            "--data-root",
+            &store,
+            "--exec-root",
+            &run,
+        ];
         argv.extend(["--pidfile", &pid, "--storage-driver", "vfs", "--log-level", "warn"]);
         argv.extend(["--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
         let daemon = room.start("dockerd", &argv);
-        let docker = Self { daemon, room };
+        let docker = Self { daemon, containerd, room };
         docker.wait_until_served();
         docker.load_image();
         docker
@@ -66,5 +85,6 @@ impl Drop for Docker {
             }
         }
         self.daemon.terminate(Duration::from_secs(20));
+        self.containerd.terminate(Duration::from_secs(20));
     }
 }
