@@ -78,6 +78,9 @@ impl Engine for Docker {
 impl Drop for Docker {
     fn drop(&mut self) {
         if !std::thread::panicking() {
+            for running in self.run(&["ps", "--quiet"]).split_whitespace() {
+                self.end(running);
+            }
             let all = self.run(&["ps", "--all", "--quiet"]);
             let all: Vec<&str> = all.split_whitespace().collect();
             if !all.is_empty() {

@@ -4,6 +4,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::{Container, Room, image};
 use crate::host::{free_port, wait_for};
 
@@ -67,14 +70,24 @@ pub trait Engine {
         Container::new(id, name, self.pid(name), port)
     }
 
-    /// Stops it and starts it again: the same id, another process, another namespace.
+    /// Ends its processes, and waits as long as it takes until the engine knows. Docker itself gives up after ten seconds,
+    /// and takes the end for that of the process that it starts next.
+    fn end(&self, container: &str) {
+        let pid = i32::try_from(self.pid(container)).expect("process ids fit");
+        kill(Pid::from_raw(pid), Signal::SIGKILL).expect("the container's first process runs");
+        self.run(&["wait", container]);
+    }
+
+    /// Ends it and starts it again: the same id, another process, another namespace.
     fn restart(&self, container: &Container) -> Container {
-        self.run(&["restart", "--time", "0", &container.id]);
+        self.end(&container.id);
+        self.run(&["start", &container.id]);
         Container::new(container.id.clone(), &container.name, self.pid(&container.id), container.port)
     }
 
     /// Ends and forgets it.
     fn remove(&self, container: &Container) {
+        self.end(&container.id);
         self.run(&[Self::REMOVE, &[&container.id]].concat());
     }
 
