@@ -28,7 +28,7 @@ use crate::clock::{self, Clock};
 use crate::collector::{self, Shared, WorkerHandle};
 use crate::config::{Config, EbpfMode, OwnConnections, Switch};
 use crate::connections::Connections;
-use crate::destination::Context;
+use crate::delivery::{self, DeliveryError, Outlets};
 use crate::ebpf::{self, EbpfConfig, Fact, Loaded, Rung};
 use crate::engine::{Ends, Engine, Parts, PortFilter};
 use crate::envelope;
@@ -75,7 +75,7 @@ const PATIENCE: (u32, u32) = (2, 4);
 struct Running {
     driver: Driver,
     services: Vec<JoinHandle<()>>,
-    delivery: JoinHandle<Result<(), envelope::DeliveryError>>,
+    delivery: JoinHandle<Result<(), DeliveryError>>,
     sinks: Sinks,
     events: EventHub,
     rows: RowHub,
@@ -174,25 +174,29 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let events = EventHub::default();
     let rows = RowHub::new(GRPC_ROW_BYTES);
     let (row_sender, row_queue) = envelope::queue(ROW_CHUNKS, meters.envelope.clone());
+    let outlets = Outlets::open(
+        &config.records.dest,
+        &delivery::Settings {
+            hostname: host.hostname.as_str().into(),
+            instance: host.agent_instance.clone(),
+            marshal: config.records.marshal,
+            topic: config.records.topic.clone(),
+            spool_dir: config.records.spool_dir.clone(),
+            drain: config.program.shutdown_timeout / 2,
+            readiness: readiness.clone(),
+        },
+        &meters.delivery,
+    )?;
     let delivery = tokio::spawn(envelope::run(
         row_queue,
-        envelope::Delivery {
-            limits: envelope::Limits {
-                rows: config.envelope.flush_rows as usize,
-                bytes: config.envelope.flush_bytes as usize,
-                age: config.envelope.flush_age,
-                event_age: config.envelope.flush_event_age,
-            },
-            drain: config.program.shutdown_timeout / 2,
-            ..envelope::Delivery::default()
+        envelope::Limits {
+            rows: config.envelope.flush_rows as usize,
+            bytes: config.envelope.flush_bytes as usize,
+            age: config.envelope.flush_age,
+            event_age: config.envelope.flush_event_age,
         },
-        config.records.marshal,
-        config.records.dest.open(&Context {
-            hostname: host.hostname.as_str().into(),
-            topic: config.records.topic.clone(),
-            format: config.records.marshal,
-        })?,
-        (meters.envelope, meters.destination),
+        outlets,
+        meters.envelope,
         CancellationToken::new(),
     ));
     let bound = Bound { events: config.events.queue as usize, ..Bound::default() };

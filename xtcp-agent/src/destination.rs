@@ -8,7 +8,6 @@ mod explain;
 mod file;
 #[cfg(any(feature = "dest-tcp", feature = "dest-udp"))]
 mod host_port;
-mod metrics;
 mod null;
 pub mod options;
 mod scheme;
@@ -34,7 +33,6 @@ use futures_util::future::BoxFuture;
 
 use crate::marshaller::Marshaller;
 
-pub use metrics::Metrics;
 use options::{OptionInfo, Options};
 pub use scheme::{Built, SCHEMES, Scheme};
 
@@ -131,6 +129,11 @@ impl Address {
         self.scheme.name
     }
 
+    /// How the scheme is written.
+    pub fn form(&self) -> &'static str {
+        self.scheme.form
+    }
+
     /// All its options, also those that are not the destination's own.
     pub fn options(&self) -> &Options {
         &self.options
@@ -146,6 +149,15 @@ impl Address {
         self.opener
             .open(context)
             .map_err(|source| DestinationError::Open { address: self.to_string(), source })
+    }
+}
+
+#[cfg(test)]
+impl Address {
+    /// A `null` that something else opens.
+    pub(crate) fn of(opener: Arc<dyn Opener>) -> Self {
+        let [scheme, ..] = &SCHEMES;
+        Self { scheme, rest: String::new(), options: Options::default(), opener }
     }
 }
 

@@ -1,6 +1,5 @@
-//! Records become batches, by count, bytes or age; batches are marshalled once and handed to the destination. Owns the
-//! rows between a collector and a destination: each is in exactly one batch, in order, or in a drop counter. Never
-//! looks into a row.
+//! Records become batches, by count, bytes or age, and are handed to [`delivery`](crate::delivery). Owns the rows between
+//! a collector and that: each is in exactly one batch, in order, or in a drop counter. Never looks into a row.
 
 mod deliver;
 mod metrics;
@@ -14,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::record::Rows;
 
-pub use deliver::{Delivery, DeliveryError, run};
+pub use deliver::run;
 pub use metrics::{Cause, Metrics};
 pub use queue::{RowSender, queue};
 
@@ -197,4 +196,4 @@ impl Batcher {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,6 +11,7 @@ pub mod collector;
 pub mod columns;
 pub mod config;
 pub mod connections;
+pub mod delivery;
 pub mod destination;
 pub mod ebpf;
 pub mod engine;

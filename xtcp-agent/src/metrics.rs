@@ -1,6 +1,7 @@
 //! The registry and its page. Owns the `prometheus::Registry`, the process collector, build information and the
 //! HTTP page; a metric lives with what it counts and registers itself here.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -63,13 +64,13 @@ pub fn raise(counter: &IntCounter, total: u64) {
 /// Whether the agent does its work, by component. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    components: Arc<RwLock<BTreeMap<&'static str, Result<(), String>>>>,
+    components: Arc<RwLock<BTreeMap<Cow<'static, str>, Result<(), String>>>>,
 }
 
 impl Readiness {
     /// Says that a component works, or why it does not.
-    pub fn set(&self, component: &'static str, state: Result<(), String>) {
-        self.components.write().unwrap_or_else(PoisonError::into_inner).insert(component, state);
+    pub fn set(&self, component: impl Into<Cow<'static, str>>, state: Result<(), String>) {
+        self.components.write().unwrap_or_else(PoisonError::into_inner).insert(component.into(), state);
     }
 
     /// One line per component that does not work; one line before any component has said anything. Empty: ready.

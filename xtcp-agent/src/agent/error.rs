@@ -5,9 +5,8 @@ use std::io;
 use thiserror::Error;
 
 use super::attribution;
-use crate::destination::DestinationError;
+use crate::delivery::{self, DeliveryError};
 use crate::ebpf::EbpfError;
-use crate::envelope;
 use crate::event_sink::SinkError;
 use crate::grpc::GrpcError;
 use crate::metrics::MetricsError;
@@ -26,7 +25,7 @@ pub enum RunError {
     #[error(transparent)]
     Grpc(#[from] GrpcError),
     #[error(transparent)]
-    Destination(#[from] DestinationError),
+    Destination(#[from] delivery::StartError),
     #[error(transparent)]
     Sink(#[from] SinkError),
     #[error(transparent)]
@@ -48,7 +47,7 @@ pub enum RunError {
         source: io::Error,
     },
     #[error("delivery ended: {0}")]
-    Delivery(#[from] envelope::DeliveryError),
+    Delivery(#[from] DeliveryError),
     /// Each said before why it ended.
     #[error("no worker is left that could ask a namespace")]
     Workers,

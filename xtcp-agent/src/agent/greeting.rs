@@ -29,9 +29,10 @@ pub(super) fn say_what_runs(config: &Config, served: &Served, loaded: Option<&Lo
         tracing::info!("no kernel events; every network namespace polled every {every}");
     }
     let sinks: Vec<String> = config.events.sinks.iter().map(ToString::to_string).collect();
+    let routes: Vec<String> = config.records.dest.iter().map(|route| route.address.to_string()).collect();
     tracing::info!(
         "rows go to {} as {}, change events to {}",
-        config.records.dest,
+        routes.join(", "),
         config.records.marshal.name(),
         sinks.join(", ")
     );

@@ -11,7 +11,7 @@ use crate::grpc::GrpcMetrics;
 use crate::netns::metrics::DiscoveryMetrics;
 use crate::netns_counters::ledger;
 use crate::workload::WorkloadMetrics;
-use crate::{destination, envelope, topology};
+use crate::{delivery, envelope, topology};
 
 /// The metrics of every part.
 pub(super) struct Meters {
@@ -21,7 +21,7 @@ pub(super) struct Meters {
     pub(super) collector: CollectorMetrics,
     pub(super) workload: WorkloadMetrics,
     pub(super) envelope: envelope::Metrics,
-    pub(super) destination: destination::Metrics,
+    pub(super) delivery: delivery::Metrics,
     pub(super) sinks: SinkMetrics,
     pub(super) grpc: GrpcMetrics,
     pub(super) attribution: AttributionMetrics,
@@ -39,7 +39,7 @@ impl Meters {
             collector: CollectorMetrics::register(registry)?,
             workload: WorkloadMetrics::register(registry)?,
             envelope: envelope::Metrics::register(registry)?,
-            destination: destination::Metrics::register(registry)?,
+            delivery: delivery::Metrics::register(registry)?,
             sinks: SinkMetrics::register(registry)?,
             grpc: GrpcMetrics::register(registry)?,
             attribution: AttributionMetrics::register(registry)?,
@@ -81,6 +81,7 @@ mod tests {
         let meters = Meters::register(&registry).unwrap();
         meters.sinks.sink("nats:127.0.0.1:4222");
         meters.workload.show_engine();
+        meters.delivery.show("kafka");
         meters.collector.attributes(&odd_findings());
         registry
     }

@@ -9,6 +9,9 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Source};
 use super::layer::{Given, Key, unknown};
 
+/// Key of a table for each destination: what `dest` takes as one word.
+const DESTINATION: &str = "destination";
+
 /// What the file says, and what is wrong with it.
 pub(super) fn parse(text: &str, path: &Path, keys: &[Key]) -> (BTreeMap<String, Given>, Vec<ConfigError>) {
     let (table, faults) = DeTable::parse_recoverable(text);
@@ -31,6 +34,13 @@ pub(super) fn parse(text: &str, path: &Path, keys: &[Key]) -> (BTreeMap<String, 
         let source = from(name.span().start);
         let written: &str = name.get_ref();
         let long = written.replace('_', "-");
+        if long == DESTINATION {
+            for (address, line) in destinations(value, &mut errors, &from) {
+                let given = given.entry("dest".to_owned());
+                given.or_insert_with(|| Given { values: Vec::new(), source: line }).values.push(address);
+            }
+            continue;
+        }
         let Some(key) = keys.iter().find(|key| key.long == long && key.long != "config") else {
             let known = keys.iter().map(|key| key.long.as_str()).filter(|known| *known != "config");
             errors.push(unknown("key", written, &long, known, source));
@@ -46,6 +56,53 @@ pub(super) fn parse(text: &str, path: &Path, keys: &[Key]) -> (BTreeMap<String, 
         }
     }
     (given, errors)
+}
+
+/// The addresses that tables stand for: their other keys are options behind it.
+fn destinations(
+    value: &Spanned<DeValue<'_>>,
+    errors: &mut Vec<ConfigError>,
+    from: &dyn Fn(usize) -> Source,
+) -> Vec<(String, Source)> {
+    let DeValue::Array(tables) = value.get_ref() else {
+        errors.push(destination_fault(
+            from(value.span().start),
+            "accepted: tables, each under [[destination]]",
+        ));
+        return Vec::new();
+    };
+    let mut addresses = Vec::new();
+    for table in tables {
+        let place = from(table.span().start);
+        match address(table.get_ref()) {
+            Ok(address) => addresses.push((address, place)),
+            Err(problem) => errors.push(destination_fault(place, &problem)),
+        }
+    }
+    addresses
+}
+
+fn destination_fault(from: Source, problem: &str) -> ConfigError {
+    ConfigError { key: DESTINATION.to_owned(), value: None, from, problem: problem.to_owned() }
+}
+
+fn address(table: &DeValue<'_>) -> Result<String, String> {
+    let DeValue::Table(table) = table else { return Err("accepted: a table".to_owned()) };
+    let mut address = None;
+    let mut options = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in table {
+        let name: &str = name.get_ref();
+        let word = word(value.get_ref(), "one value").map_err(|problem| format!("{name} {problem}"))?;
+        if name == "address" {
+            address = Some(word);
+        } else {
+            options.append_pair(name, &word);
+        }
+    }
+    let address = address.ok_or_else(|| "it needs an address, as --dest takes it".to_owned())?;
+    let options = options.finish();
+    let sign = if address.contains('#') { '&' } else { '#' };
+    Ok(if options.is_empty() { address } else { format!("{address}{sign}{options}") })
 }
 
 fn fault(key: &Key, from: Source, problem: String) -> ConfigError {

@@ -41,6 +41,11 @@ impl Key {
     pub(super) fn arg(&self) -> &Arg {
         &self.arg
     }
+
+    /// What stands between several values in one word.
+    fn separator(&self) -> char {
+        self.arg.get_value_delimiter().unwrap_or(',')
+    }
 }
 
 /// What one layer says about one option.
@@ -151,7 +156,7 @@ fn from_env(
             continue;
         };
         let values = if key.repeatable {
-            value.split(',').map(|word| word.trim().to_owned()).collect()
+            value.split(key.separator()).map(|word| word.trim().to_owned()).collect()
         } else {
             vec![value]
         };

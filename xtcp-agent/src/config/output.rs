@@ -1,11 +1,12 @@
 //! Options of what leaves the host: records and change events.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, value_parser};
 
 use super::value::{bytes, duration, events_marshal, marshaller};
-use crate::destination::{self, Address};
+use crate::delivery::route::{self, Route};
 use crate::event_sink::{self, Marshal, SinkAddress};
 use crate::marshaller::Marshaller;
 
@@ -14,17 +15,24 @@ use crate::marshaller::Marshaller;
 #[group(skip)]
 #[command(next_help_heading = "Records")]
 pub struct Records {
-    /// Destination of records, SCHEME or SCHEME:ADDRESS: null or stdout.
-    #[arg(long, value_name = "DESTINATION", default_value = "null", value_parser = address)]
-    pub dest: Address,
+    /// Where records go: SCHEME, SCHEME:ADDRESS or SCHEME:ADDRESS#OPTION=VALUE&OPTION=VALUE; repeatable.
+    ///
+    /// Each destination has its own queue and never delays another. `xtcp2-agent destinations` lists the schemes and their
+    /// options. In a variable, several are separated by |.
+    #[arg(long, value_name = "DESTINATION", default_value = "null", value_delimiter = '|', value_parser = route::parse)]
+    pub dest: Vec<Route>,
 
-    /// Format of a batch of records.
+    /// Format of a batch of records, for destinations that name none.
     #[arg(long, value_name = "FORMAT", default_value = "protobufList", value_parser = marshaller())]
     pub marshal: &'static dyn Marshaller,
 
-    /// Topic or subject of destinations that have one.
+    /// Topic or subject of destinations that have one and name none.
     #[arg(long, value_name = "TOPIC", default_value = "xtcp")]
     pub topic: String,
+
+    /// Folder of the destinations' spools (option spool of a destination).
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/xtcp2-agent/spool")]
+    pub spool_dir: PathBuf,
 }
 
 /// When a batch of records is full.
@@ -92,8 +100,4 @@ pub struct Events {
     #[arg(id = "events-queue", long = "events-queue", value_name = "EVENTS", default_value = "65536",
           value_parser = value_parser!(u32).range(1..=16_777_216))]
     pub queue: u32,
-}
-
-fn address(word: &str) -> Result<Address, destination::DestinationError> {
-    destination::parse(word, &[])
 }

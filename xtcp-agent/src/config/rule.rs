@@ -6,6 +6,7 @@ use xtcp_inet_diag::state::States;
 
 use super::Config;
 use super::value::SocketProtocol;
+use crate::delivery;
 use crate::event_sink::SinkAddress;
 use crate::selection::SocketFilter;
 use crate::workload::socket::Word;
@@ -67,10 +68,24 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
         let alone = words.len() == 1 || words.iter().all(|word| matches!(word, Word::At(_)));
         rule(alone, key, &|| "auto and off go with no other socket".to_owned());
     }
-    let shared = config.records.dest.scheme() == "stdout" && sinks.contains(&SinkAddress::Stdout);
-    rule(!shared || config.records.marshal.name() == "jsonl", &["marshal", "events", "dest"], &|| {
-        "standard output takes records beside change events only as jsonl: one object a line, as those are"
-            .to_owned()
+    let routes = &config.records.dest;
+    for route in routes {
+        let format = route.marshal.unwrap_or(config.records.marshal);
+        let fits = route.address.opener().takes(format);
+        rule(fits.is_ok(), &["dest", "marshal"], &|| {
+            let problem = fits.clone().err().unwrap_or_default();
+            format!("{} does not take {}: {problem}", route.address, format.name())
+        });
+        let shared = route.address.scheme() == "stdout" && sinks.contains(&SinkAddress::Stdout);
+        rule(!shared || format.name() == "jsonl", &["marshal", "events", "dest"], &|| {
+            "standard output takes records beside change events only as jsonl: one object a line, as those are"
+                .to_owned()
+        });
+    }
+    let names = delivery::names(routes);
+    let same = names.iter().enumerate().find(|(at, name)| names.iter().take(*at).any(|other| other == *name));
+    rule(same.is_none(), &["dest"], &|| {
+        format!("two destinations are called {}", same.map(|(_, name)| name.as_str()).unwrap_or_default())
     });
     let twice = sinks
         .iter()

@@ -50,7 +50,8 @@ fn no_settings_give_the_defaults_that_users_know() {
     assert_eq!(config.poll.frequency, Duration::from_secs(10));
     assert_eq!(config.listen.grpc(), "127.0.0.1:8889".parse().unwrap());
     assert_eq!(config.listen.prom, "127.0.0.1:9088".parse().unwrap());
-    assert_eq!((config.records.dest.scheme(), config.records.topic.as_str()), ("null", "xtcp"));
+    let dest: Vec<String> = config.records.dest.iter().map(|route| route.address.to_string()).collect();
+    assert_eq!((dest, config.records.topic.as_str()), (vec!["null".to_owned()], "xtcp"));
     assert_eq!(config.records.marshal.name(), "protobufList");
     assert_eq!((config.envelope.flush_rows, config.envelope.flush_bytes), (10_000, 768 << 10));
     assert_eq!(config.ebpf.ring_bytes, 8 << 20);
@@ -331,4 +332,46 @@ proptest! {
     fn no_file_makes_the_parser_panic(text: String) {
         let _ = parse(&[], &[], Some(&text));
     }
+}
+
+fn dest(config: &Config) -> Vec<String> {
+    config.records.dest.iter().map(|route| route.address.to_string()).collect()
+}
+
+#[test]
+fn several_destinations_come_from_flags_one_variable_or_the_file() {
+    let flags = ["--dest", "null#name=a", "--dest", "stdout#marshal=jsonl"];
+    let both = ["null#name=a", "stdout#marshal=jsonl"];
+    assert_eq!(dest(&config(&flags, &[], None)), both);
+    assert_eq!(dest(&config(&[], &[("XTCP_DEST", "null#name=a | stdout#marshal=jsonl")], None)), both);
+    assert_eq!(dest(&config(&[], &[], Some("dest = ['null#name=a', 'stdout#marshal=jsonl']"))), both);
+    let tables = "
+        topic = 't'
+        [[destination]]
+        address = 'null'
+        name = 'a'
+        [[destination]]
+        address = 'stdout'
+        marshal = 'jsonl'
+        queue_bytes = 2097152
+        events = false
+    ";
+    let config = config(&[], &[], Some(tables));
+    assert_eq!(dest(&config), ["null#name=a", "stdout#events=false&marshal=jsonl&queue-bytes=2097152"]);
+    assert_eq!(config.records.dest[1].bounds.queue_bytes, 2 << 20);
+}
+
+#[test]
+fn a_table_of_a_destination_says_what_is_wrong_in_it_and_where() {
+    let wrong = |text: &str| errors(&[], &[], Some(text)).join(";");
+    assert!(
+        wrong("[[destination]]\nname = 'a'").contains("needs an address"),
+        "{}",
+        wrong("[[destination]]\nname = 'a'")
+    );
+    let unknown = wrong("[[destination]]\naddress = 'null'\ncolour = 'red'");
+    assert!(unknown.contains("option colour is unknown") && unknown.contains(":1"), "{unknown}");
+    let twice =
+        wrong("[[destination]]\naddress = 'null'\nname = 'a'\n[[destination]]\naddress = 'null'\nname = 'a'");
+    assert!(twice.contains("two destinations are called a"), "{twice}");
 }

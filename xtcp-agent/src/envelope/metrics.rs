@@ -38,7 +38,6 @@ pub struct Metrics {
 }
 
 const QUEUE_FULL: &str = "queue";
-const NOT_MARSHALLED: &str = "marshal";
 
 impl Metrics {
     /// New counters, all 0, on `registry`.
@@ -55,8 +54,7 @@ impl Metrics {
             dropped_rows: IntCounterVec::new(
                 Opts::new(
                     "xtcp_envelope_dropped_rows_total",
-                    "Rows lost before they reached the destination, by why: queue (the queue was full or \
-                     closed), marshal (the batch could not be marshalled).",
+                    "Rows lost before they were in a batch, by why: queue (the queue was full or closed).",
                 ),
                 &["cause"],
             )?,
@@ -72,9 +70,7 @@ impl Metrics {
         for cause in Cause::ALL {
             metrics.batches.with_label_values(&[cause.name()]);
         }
-        for cause in [QUEUE_FULL, NOT_MARSHALLED] {
-            metrics.dropped_rows.with_label_values(&[cause]);
-        }
+        metrics.dropped_rows.with_label_values(&[QUEUE_FULL]);
         Ok(metrics)
     }
 
@@ -92,10 +88,6 @@ impl Metrics {
 
     pub(super) fn refused(&self, rows: usize) {
         self.dropped_rows.with_label_values(&[QUEUE_FULL]).inc_by(count(rows));
-    }
-
-    pub(super) fn not_marshalled(&self, rows: usize) {
-        self.dropped_rows.with_label_values(&[NOT_MARSHALLED]).inc_by(count(rows));
     }
 }
 
