@@ -1,6 +1,8 @@
 //! A batch leaves the host, or says why not. Owns the list of destinations, their addresses and what a failed send
 //! means; never retries, never queues: that is [`delivery`](crate::delivery)'s.
 
+#[cfg(feature = "dest-clickhouse")]
+mod clickhouse;
 #[cfg(any(feature = "dest-udp", feature = "dest-unix"))]
 mod datagram;
 mod explain;
@@ -8,6 +10,10 @@ mod explain;
 mod file;
 #[cfg(any(feature = "dest-tcp", feature = "dest-udp"))]
 mod host_port;
+#[cfg(feature = "dest-http")]
+mod http;
+#[cfg(feature = "dest-http")]
+mod https;
 mod null;
 pub mod options;
 mod scheme;

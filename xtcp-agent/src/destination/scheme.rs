@@ -63,8 +63,8 @@ pub static SCHEMES: [Scheme; 16] = [
     Scheme::new("stderr", "stderr", "", Some(stdio::STDERR)),
     Scheme::new("file", "file:PATH", "file", with_feature!("dest-file", file)),
     Scheme::new("tcp", "tcp:HOST:PORT", "tcp", with_feature!("dest-tcp", tcp)),
-    Scheme::new("http", "http://HOST[:PORT][/PATH]", "http", None),
-    Scheme::new("https", "https://HOST[:PORT][/PATH]", "http", None),
+    Scheme::new("http", "http://HOST[:PORT][/PATH]", "http", with_feature!("dest-http", http)),
+    Scheme::new("https", "https://HOST[:PORT][/PATH]", "http", with_feature!("dest-http", https)),
     Scheme::new("udp", "udp:HOST:PORT", "udp", with_feature!("dest-udp", udp)),
     Scheme::new("unix", "unix:PATH", "unix", with_feature!("dest-unix", unix)),
     Scheme::new("unixgram", "unixgram:PATH", "unix", with_feature!("dest-unix", unixgram)),
@@ -73,7 +73,12 @@ pub static SCHEMES: [Scheme; 16] = [
     Scheme::new("nsq", "nsq:HOST:PORT", "nsq", None),
     Scheme::new("valkey", "valkey:HOST:PORT[/DATABASE]", "valkey", None),
     Scheme::new("s3parquet", "s3parquet:ENDPOINT/BUCKET[/PREFIX]", "s3parquet", None),
-    Scheme::new("clickhouse", "clickhouse:http[s]://HOST[:PORT]", "clickhouse", None),
+    Scheme::new(
+        "clickhouse",
+        "clickhouse:http[s]://HOST[:PORT]",
+        "clickhouse",
+        with_feature!("dest-clickhouse", clickhouse),
+    ),
 ];
 
 /// For destinations whose address is their name.
