@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::command::{run, which};
 use crate::fingerprint::{self, OBJECT, SIDECAR};
 use crate::toolchain::{self, Toolchain};
-use crate::{bpf_linker, workspace};
+use crate::{bpf_linker, debian, workspace};
 
 #[derive(clap::Args, Clone, Copy, Default)]
 pub(crate) struct Options {
@@ -136,16 +136,25 @@ fn compile(toolchain: &Toolchain, linker: &Path, log: bool) -> Result<()> {
     run(&mut cargo).context("compile xtcp-ebpf")
 }
 
-/// Builds the release agent; cargo's own check makes this a no-op when nothing changed.
+/// Builds the release agent with every destination; cargo's own check makes this a no-op when nothing changed.
 pub(crate) fn build_agent() -> Result<PathBuf> {
-    run(Command::new(workspace::cargo()).args([
-        "build",
-        "--release",
-        "--locked",
-        "--package",
-        "xtcp-agent",
-    ]))?;
+    libraries()?;
+    let mut cargo = Command::new(workspace::cargo());
+    cargo.args(["build", "--release", "--locked", "--package", "xtcp-agent"]).args(workspace::EVERYTHING);
+    run(&mut cargo)?;
     Ok(workspace::agent())
+}
+
+/// What the Kafka client links against: OpenSSL and zlib, with their headers.
+pub(crate) fn libraries() -> Result<()> {
+    let found = |library| {
+        let mut pkg_config = Command::new("pkg-config");
+        pkg_config.args(["--exists", library]).status().is_ok_and(|status| status.success())
+    };
+    if found("openssl") && found("zlib") {
+        return Ok(());
+    }
+    debian::need(&["libssl-dev", "pkg-config", "zlib1g-dev"], "the Kafka client needs OpenSSL and zlib")
 }
 
 fn say_what_next(agent: &Path) {

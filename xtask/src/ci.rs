@@ -15,7 +15,9 @@ pub(crate) fn main() -> Result<()> {
     stages.run("format", || run(cargo().args(["fmt", "--all", "--check"])));
     stages.run("clippy", || {
         let mut clippy = cargo();
+        build_ebpf::libraries()?;
         clippy.args(["clippy", "--locked", "--workspace", "--exclude", "xtcp-ebpf", "--all-targets"]);
+        clippy.args(workspace::EVERYTHING);
         run(clippy.args(["--", "-D", "warnings"]))
     });
     stages.run("clippy, no default features", || {

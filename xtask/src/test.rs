@@ -128,6 +128,7 @@ fn requirements() -> Result<()> {
             missing.push(package);
         }
     }
+    build_ebpf::libraries()?;
     if missing.is_empty() {
         println!("every program is here");
         return Ok(());
@@ -136,7 +137,9 @@ fn requirements() -> Result<()> {
 }
 
 fn unit_tests(options: &Options, scale: Scale, notes: &mut Vec<String>) -> Result<u32> {
-    let mut cargo = cargo_test(&["--workspace", "--exclude", "xtcp-ebpf", "--exclude", "xtcp-tests"])?;
+    let [features, everything] = workspace::EVERYTHING;
+    let packages = ["--workspace", "--exclude", "xtcp-ebpf", "--exclude", "xtcp-tests", features, everything];
+    let mut cargo = cargo_test(&packages)?;
     listen(cargo.arg("--").args(&options.filters), scale, notes)
 }
 

@@ -29,6 +29,9 @@ pub(crate) fn cargo() -> PathBuf {
     std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
 }
 
+/// Cargo's words for an agent with every destination.
+pub(crate) const EVERYTHING: [&str; 2] = ["--features", "xtcp-agent/full"];
+
 /// `path` as a person in the workspace would write it.
 pub(crate) fn shown(path: &Path) -> std::path::Display<'_> {
     path.strip_prefix(root()).unwrap_or(path).display()

@@ -67,6 +67,8 @@ pub enum Task {
     Netns(NetnsOptions),
     /// Make namespaces and connections.
     Load(LoadOptions),
+    /// List the destinations and their options.
+    Destinations,
 }
 
 /// A command line that was understood; its settings may still be wrong.
@@ -110,6 +112,13 @@ impl Stop {
     }
 }
 
+/// Prints a text to standard output.
+pub fn show(text: &str) -> ExitCode {
+    // A reader that closed its end of the pipe has seen what it wanted.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
 /// Prints what is wrong with the settings to standard error; status 2.
 pub fn refuse(errors: &ConfigErrors) -> ExitCode {
     let text = format!("error: {errors}\n\n`xtcp2-agent --help` explains every option.\n");
@@ -135,6 +144,9 @@ pub fn command() -> Command {
         .subcommand(once::capture_command())
         .subcommand(netns_list::command())
         .subcommand(load::command())
+        .subcommand(
+            Command::new("destinations").about("Lists every destination, how it is written, and its options"),
+        )
 }
 
 /// Understands this process's command line, environment and settings file.
@@ -159,6 +171,7 @@ pub fn parse_from(args: Vec<OsString>, around: &Surroundings<'_>) -> Result<Invo
                 Some(("capture", capture)) => CaptureOptions::from_arg_matches(capture).map(Task::Capture),
                 Some(("netns", netns)) => NetnsOptions::from_arg_matches(netns).map(Task::Netns),
                 Some(("load", load)) => LoadOptions::from_arg_matches(load).map(Task::Load),
+                Some(("destinations", _)) => Ok(Task::Destinations),
                 _ => Ok(Task::Run),
             };
             let task = task.map_err(|e| Stop::Invalid(ConfigErrors(vec![config::structural(&e)])))?;
@@ -252,6 +265,15 @@ pub(crate) mod tests {
         assert_golden("help-load.txt", &help(&["load", "--help"]));
         assert_golden("help-load-netns.txt", &help(&["load", "netns", "--help"]));
         assert_golden("help-load-tcp.txt", &help(&["load", "tcp", "--help"]));
+    }
+
+    #[test]
+    fn the_list_of_destinations_is_as_blessed_where_all_are_built_in() {
+        let list = crate::delivery::route::explain();
+        if cfg!(feature = "full") {
+            assert_golden("destinations.txt", &list);
+        }
+        assert!(list.contains("\nnull\n") && list.contains("  queue-bytes="), "{list}");
     }
 
     #[test]

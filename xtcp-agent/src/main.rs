@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use xtcp_agent::cli::{self, Task};
 use xtcp_agent::config::Config;
+use xtcp_agent::delivery::route;
 use xtcp_agent::{agent, load, logging, netns_list, offline, once, preflight};
 
 fn main() -> ExitCode {
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         Task::Capture(options) => once::capture(invocation.settings, &options),
         Task::Netns(options) => netns_list::run(invocation.settings, &options),
         Task::Load(options) => load::run(&options),
+        Task::Destinations => cli::show(&route::explain()),
         Task::Run => match invocation.config() {
             Ok(config) => collect(config),
             Err(errors) => cli::refuse(&errors),

@@ -5,6 +5,7 @@ mod admit;
 mod advice;
 mod capability;
 mod decide;
+mod destinations;
 mod engines;
 mod facts;
 mod hooks;

@@ -1,6 +1,7 @@
 //! One `--dest`: an address, and how what goes there is made, kept and sent. Every destination has these options beside
 //! its own.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::destination::options::OptionInfo;
@@ -96,6 +97,34 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// The longest pause between two sends.
     pub retry_max: Duration,
+}
+
+/// Every scheme of this binary with its options, for people.
+pub fn explain() -> String {
+    let mut text = String::from(
+        "A destination is written SCHEME, SCHEME:ADDRESS or either with options behind it:\n\
+         \n  --dest 'kafka:broker1:9092,broker2:9092#topic=tcp&compression=zstd&spool=overflow'\n\
+         \nor as a table of the settings file:\n\
+         \n  [[destination]]\n  address = \"kafka:broker1:9092,broker2:9092\"\n  topic = \"tcp\"\n  compression = \"zstd\"\n  \
+         spool = \"overflow\"\n\
+         \nIn an address %XX stands for a character that it could not hold, %26 for & as an example.\n",
+    );
+    let mut table = |title: &str, options: &[OptionInfo]| {
+        // Writing to a String cannot fail, here and below.
+        let _ = writeln!(text, "\n{title}");
+        for OptionInfo { name, value, help } in options {
+            let _ = writeln!(text, "  {name}={value}\n      {help}");
+        }
+    };
+    table("Options of every destination:", &OPTIONS);
+    for scheme in &destination::SCHEMES {
+        let Some(built) = &scheme.built else {
+            table(&format!("{} (not in this binary: --features dest-{})", scheme.form, scheme.feature), &[]);
+            continue;
+        };
+        table(scheme.form, &built.options.concat());
+    }
+    text
 }
 
 /// Reads one `--dest`.

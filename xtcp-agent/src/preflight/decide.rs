@@ -107,6 +107,7 @@ pub fn decide(facts: &Facts, ebpf: EbpfMode) -> Decision {
     findings.extend(judge::requirements(facts));
     findings.extend(judge::sight(facts));
     findings.extend(judge::engines(facts));
+    findings.extend(judge::destinations(facts));
     findings.extend(judge::neighbours(facts));
     findings.extend(events(facts, ebpf, &ladders));
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));

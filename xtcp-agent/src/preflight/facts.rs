@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{capability, engines, hooks, host, inet_diag, instance, namespaces, port};
+use super::{capability, destinations, engines, hooks, host, inet_diag, instance, namespaces, port};
 use crate::config::{Config, EbpfMode};
 use crate::ebpf::{self, Fact};
 
@@ -176,6 +176,8 @@ pub struct Facts {
     pub ebpf: Ebpf,
     /// Container engines; none where nothing is tried, since one that hangs takes its time.
     pub engines: Vec<engines::Engine>,
+    /// Destinations; none where nothing is tried, since one that hangs takes its time.
+    pub destinations: Vec<destinations::Answer>,
     /// What else runs here.
     pub neighbours: Neighbours,
     /// The settings.
@@ -202,6 +204,7 @@ pub fn gather(config: &Config, settings: Settings, depth: Depth) -> Facts {
         namespaces: namespaces::gather(&config.netns.dirs),
         ebpf: ebpf(config, depth),
         engines: if depth == Depth::Try { engines(config) } else { Vec::new() },
+        destinations: if depth == Depth::Try { destinations::gather(config) } else { Vec::new() },
         neighbours: Neighbours {
             agent: instance::other(instance::LOCK_FILE.as_ref()),
             metrics: port::probe(config.listen.prom),

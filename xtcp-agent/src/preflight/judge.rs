@@ -88,6 +88,22 @@ pub(super) fn engines(facts: &Facts) -> Vec<Finding> {
         .collect()
 }
 
+/// Destinations that would not take what they get.
+pub(super) fn destinations(facts: &Facts) -> Vec<Finding> {
+    let silent = facts.destinations.iter();
+    silent
+        .filter_map(|destination| match &destination.answers {
+            Is::Yes => None,
+            Is::No(why) | Is::Unknown(why) => Some(finding(
+                Severity::Degraded,
+                format!("destination {} ({}): {why}", destination.name, destination.address),
+                "rows wait in its queue until it takes them; the oldest are dropped when that is full",
+                &["mend what it says, or give it a spool (option spool) to outlast it"],
+            )),
+        })
+        .collect()
+}
+
 /// What the agent does not see.
 pub(super) fn sight(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::capability::Capability;
 use super::decide::{Decision, Finding, Mode, Severity};
+use super::destinations::Answer;
 use super::engines::Engine;
 use super::facts::{Ebpf, Facts, Is, Lockdown, Namespaces, Privileges};
 use super::hooks::fact_name;
@@ -37,6 +38,7 @@ pub fn text(facts: &Facts, decision: &Decision) -> String {
     page.namespaces(&facts.namespaces);
     page.ebpf(&facts.ebpf);
     page.engines(&facts.engines);
+    page.destinations(&facts.destinations);
     page.settings(facts);
     page.decision(decision);
     page.0
@@ -167,6 +169,18 @@ impl Page {
                 Is::No(why) | Is::Unknown(why) => why,
             };
             self.line(&format!("{speaks:<11} {}", socket.display()), state);
+        }
+    }
+
+    fn destinations(&mut self, destinations: &[Answer]) {
+        self.title("Destinations");
+        for Answer { name, address, answers, found } in destinations {
+            let state = match answers {
+                Is::Yes => found,
+                Is::No(why) | Is::Unknown(why) => why,
+            };
+            let label = if name == address { name.clone() } else { format!("{name}: {address}") };
+            self.line(&label, state);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::ebpf;
 use crate::preflight::capability::Capability;
+use crate::preflight::destinations::Answer;
 use crate::preflight::engines::Engine;
 use crate::preflight::facts::{Ebpf, Kernel, Lockdown, Namespaces, Neighbours, Privileges, Settings};
 use crate::preflight::instance::Other;
@@ -65,6 +66,7 @@ fn good() -> Facts {
             trial: None,
         },
         engines: Vec::new(),
+        destinations: Vec::new(),
         neighbours: Neighbours {
             agent: Other::None,
             metrics: Port::Free { address: "127.0.0.1:9088".parse().unwrap() },
@@ -110,6 +112,19 @@ fn an_engine_that_does_not_listen_matters_where_a_setting_names_it() {
     let decision = decide(&Facts { engines: vec![engine(true)], ..good() }, EbpfMode::Auto);
     assert_eq!((decision.mode, decision.findings[0].severity), (Mode::Hybrid, Severity::Degraded));
     assert!(decision.findings[0].what.contains("/run/crio/crio.sock (CRI): not there"));
+}
+
+#[test]
+fn a_destination_that_does_not_answer_degrades_and_is_named() {
+    let silent = Answer {
+        name: "kafka".to_owned(),
+        address: "kafka:broker:9092".to_owned(),
+        answers: no("broker: name not known"),
+        found: String::new(),
+    };
+    let decision = decide(&Facts { destinations: vec![silent], ..good() }, EbpfMode::Auto);
+    assert_eq!((decision.mode, decision.status()), (Mode::Hybrid, 1));
+    assert!(decision.findings[0].what.contains("kafka (kafka:broker:9092): broker: name not known"));
 }
 
 #[test]
