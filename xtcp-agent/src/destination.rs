@@ -8,12 +8,14 @@ mod datagram;
 mod explain;
 #[cfg(feature = "dest-file")]
 mod file;
-#[cfg(any(feature = "dest-tcp", feature = "dest-udp"))]
+#[cfg(any(feature = "dest-nats", feature = "dest-tcp", feature = "dest-udp", feature = "dest-valkey"))]
 mod host_port;
 #[cfg(feature = "dest-http")]
 mod http;
 #[cfg(feature = "dest-http")]
 mod https;
+#[cfg(feature = "dest-nats")]
+mod nats;
 mod null;
 pub mod options;
 mod scheme;
@@ -28,6 +30,8 @@ mod udp;
 mod unix;
 #[cfg(feature = "dest-unix")]
 mod unixgram;
+#[cfg(feature = "dest-valkey")]
+mod valkey;
 mod writer;
 
 use std::fmt;

@@ -69,9 +69,9 @@ pub static SCHEMES: [Scheme; 16] = [
     Scheme::new("unix", "unix:PATH", "unix", with_feature!("dest-unix", unix)),
     Scheme::new("unixgram", "unixgram:PATH", "unix", with_feature!("dest-unix", unixgram)),
     Scheme::new("kafka", "kafka:HOST:PORT[,HOST:PORT…]", "kafka", None),
-    Scheme::new("nats", "nats:HOST:PORT[,HOST:PORT…]", "nats", None),
+    Scheme::new("nats", "nats:HOST:PORT[,HOST:PORT…]", "nats", with_feature!("dest-nats", nats)),
     Scheme::new("nsq", "nsq:HOST:PORT", "nsq", None),
-    Scheme::new("valkey", "valkey:HOST:PORT[/DATABASE]", "valkey", None),
+    Scheme::new("valkey", "valkey:HOST:PORT[/DATABASE]", "valkey", with_feature!("dest-valkey", valkey)),
     Scheme::new("s3parquet", "s3parquet:ENDPOINT/BUCKET[/PREFIX]", "s3parquet", None),
     Scheme::new(
         "clickhouse",
