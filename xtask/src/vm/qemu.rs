@@ -194,8 +194,10 @@ impl Guest<'_> {
         qemu.args(["-m", &self.memory.to_string(), "-device", "virtio-rng-pci"]);
         qemu.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(files.path("initrd"));
         // No five-level page tables and no mitigations: emulation pays for each access and each call. No check of the
-        // timer: it counts ticks for a moment, in which a busy host may let none come, and then panics.
-        let append = "console=ttyS0 quiet panic=-1 no5lvl mitigations=off random.trust_cpu=on no_timer_check";
+        // timer: it counts ticks for a moment, in which a busy host may let none come, and then panics. No AppArmor: where it
+        // is on, Docker starts no container without AppArmor's programs.
+        let append = "console=ttyS0 quiet panic=-1 no5lvl mitigations=off random.trust_cpu=on no_timer_check \
+                      apparmor=0";
         qemu.args(["-append", append]);
         let chardev = |qemu: &mut Command, id: &str, path: &Path| {
             qemu.arg("-chardev").arg(format!("file,id={id},path={}", path.display()));

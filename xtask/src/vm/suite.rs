@@ -25,24 +25,32 @@ pub(crate) enum Extent {
 const DESTINATIONS: &str = "destination_";
 
 /// Other files of `tests/tests` that go into no guest, and why. All others do.
-const OUTSIDE: [(&str, &str); 4] = [
-    ("containers", "a guest has neither Podman nor Docker"),
+const OUTSIDE: [(&str, &str); 3] = [
     ("demo", "it starts cargo"),
     ("independent_client", "its clients are Python programs"),
     ("lldp", "a guest has no lldpd"),
 ];
 
-/// What `pods` starts, besides what every guest has.
-const ENGINE: [&str; 8] = [
+/// What `pods` and `containers` start, besides what every guest has.
+const ENGINES: [&str; 14] = [
     "busybox",
+    "conmon",
     "containerd",
     "containerd-shim-runc-v2",
     "ctr",
+    "docker",
+    "docker-init",
+    "docker-proxy",
+    "dockerd",
+    "podman",
     "runc",
     "/usr/lib/cni/host-local",
     "/usr/lib/cni/loopback",
     "/usr/lib/cni/ptp",
 ];
+
+/// What Podman reads.
+const SETTINGS: [&str; 2] = ["/etc/containers", "/usr/share/containers"];
 
 /// The tests of the smoke test, each by its file and its own name.
 const SMOKE: [(&str, &str); 5] = [
@@ -129,7 +137,8 @@ impl Binaries {
         files.push(self.agent.clone());
         if extent == Extent::Whole {
             // Of a missing one the test says that it is missing.
-            files.extend(ENGINE.into_iter().filter_map(which));
+            files.extend(ENGINES.into_iter().filter_map(which));
+            files.extend(SETTINGS.into_iter().map(PathBuf::from).filter(|folder| folder.is_dir()));
         }
         for (name, program) in &self.tests {
             let smoke: Vec<&str> = SMOKE.iter().filter(|(of, _)| of == name).map(|(_, test)| *test).collect();
