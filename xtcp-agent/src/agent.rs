@@ -99,6 +99,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let Running { driver, services, delivery, sinks, events, rows, stop_services } = running;
     let stopped = tokio::time::timeout(deadline, async {
         driver.stop().await;
+        // What consumers were not yet given, they still get.
+        events.close();
         let delivered = match ended {
             Some(ended) => ended,
             None => delivery.await,
@@ -109,7 +111,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         if unsent > 0 && !in_vain {
             tracing::warn!(unsent, "change events were not sent before the end");
         }
-        events.close();
         stop_services.cancel();
         for service in services {
             if let Err(error) = service.await {
@@ -174,6 +175,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
     let events = EventHub::default();
     let rows = RowHub::new(GRPC_ROW_BYTES);
     let (row_sender, row_queue) = envelope::queue(ROW_CHUNKS, meters.envelope.clone());
+    let bound = Bound { events: config.events.queue as usize, ..Bound::default() };
     let outlets = Outlets::open(
         &config.records.dest,
         &delivery::Settings {
@@ -184,6 +186,8 @@ async fn start(config: Config) -> Result<Running, RunError> {
             spool_dir: config.records.spool_dir.clone(),
             drain: config.program.shutdown_timeout / 2,
             readiness: readiness.clone(),
+            events: (events.clone(), bound),
+            event_metrics: meters.sinks.clone(),
         },
         &meters.delivery,
     )?;
@@ -199,7 +203,6 @@ async fn start(config: Config) -> Result<Running, RunError> {
         meters.envelope,
         CancellationToken::new(),
     ));
-    let bound = Bound { events: config.events.queue as usize, ..Bound::default() };
     let sinks = Sinks::start(
         &events,
         &config.events.sinks,

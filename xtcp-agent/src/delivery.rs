@@ -2,6 +2,7 @@
 //! disk within bounds, and is sent until it is taken. Owns queues, spools and retries; never knows a protocol, and never
 //! makes the collection wait.
 
+pub mod events;
 mod lane;
 mod metrics;
 mod queue;
@@ -20,8 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::destination::{Context, DestinationError, Payload, SendError};
 use crate::envelope::Batch;
+use crate::event_sink::{Bound, EventHub, Filter, SinkMetrics, Subscription};
 use crate::marshaller::{MarshalError, Marshaller};
 use crate::metrics::Readiness;
+use events::{Feed, Form};
 use lane::{End, Lane};
 use metrics::Meter;
 pub use metrics::{Loss, Metrics};
@@ -74,7 +77,7 @@ pub enum StartError {
 }
 
 /// What all destinations have in common.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Name of the host, as in the rows.
     pub hostname: Arc<str>,
@@ -90,6 +93,10 @@ pub struct Settings {
     pub drain: Duration,
     /// Where it is said how destinations do.
     pub readiness: Readiness,
+    /// Where change events come from, for destinations that carry them, and how many may wait there.
+    pub events: (EventHub, Bound),
+    /// Counts the events that came and those that were lost before they could be handed on.
+    pub event_metrics: SinkMetrics,
 }
 
 /// Destinations that want the same bytes.
@@ -105,7 +112,12 @@ pub struct Outlets {
     instance: String,
     streams: Vec<Stream>,
     lanes: JoinSet<Result<(), DeliveryError>>,
+    /// Hand on change events.
+    feeds: JoinSet<()>,
+    /// Queues of destinations that carry those.
+    fed: Vec<Arc<Queue>>,
     end: CancellationToken,
+    drain: Duration,
 }
 
 impl Outlets {
@@ -115,6 +127,9 @@ impl Outlets {
             instance: settings.instance.clone(),
             streams: Vec::new(),
             lanes: JoinSet::new(),
+            feeds: JoinSet::new(),
+            fed: Vec::new(),
+            drain: settings.drain,
             end: CancellationToken::new(),
         };
         for (route, name) in routes.iter().zip(names(routes)) {
@@ -144,11 +159,26 @@ impl Outlets {
             .map_err(|source| StartError::Spool { destination: name.to_string(), dir, source })?;
         let opener = route.address.opener();
         let limit = opener.max_payload();
-        let waiting = (Arc::clone(&queue), meter.clone());
-        let same = |stream: &&mut Stream| stream.format == format && stream.limit == limit;
-        match self.streams.iter_mut().find(same) {
-            Some(stream) => stream.queues.push(waiting),
-            None => self.streams.push(Stream { format, limit, queues: vec![waiting] }),
+        if let Some(form) = Form::of(format).filter(|_| route.events) {
+            let (hub, bound) = &settings.events;
+            let counters = settings.event_metrics.sink(&name);
+            let subscription = Subscription::new(hub, *bound, Filter::default(), Arc::clone(&counters));
+            let feed = Feed {
+                form,
+                limit: limit.unwrap_or(usize::MAX),
+                queue: Arc::clone(&queue),
+                meter: meter.clone(),
+                instance: settings.instance.clone(),
+            };
+            self.feeds.spawn(feed.run(subscription, counters));
+            self.fed.push(Arc::clone(&queue));
+        } else {
+            let waiting = (Arc::clone(&queue), meter.clone());
+            let same = |stream: &&mut Stream| stream.format == format && stream.limit == limit;
+            match self.streams.iter_mut().find(same) {
+                Some(stream) => stream.queues.push(waiting),
+                None => self.streams.push(Stream { format, limit, queues: vec![waiting] }),
+            }
         }
         settings.readiness.set(format!("destination {name}"), Ok(()));
         let lane = Lane {
@@ -193,7 +223,12 @@ impl Outlets {
 
     /// Takes nothing more, and waits until everything has left or the time to drain is over. The first error, if any.
     pub async fn finish(mut self) -> Result<(), DeliveryError> {
-        for (queue, _) in self.streams.iter().flat_map(|stream| &stream.queues) {
+        let fed = async { while self.feeds.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.drain, fed).await.is_err() {
+            tracing::warn!("change events still come: the last ones are not delivered");
+        }
+        let of_rows = self.streams.iter().flat_map(|stream| &stream.queues).map(|(queue, _)| queue);
+        for queue in of_rows.chain(&self.fed) {
             queue.close();
         }
         self.end.cancel();

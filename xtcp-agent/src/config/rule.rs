@@ -6,7 +6,7 @@ use xtcp_inet_diag::state::States;
 
 use super::Config;
 use super::value::SocketProtocol;
-use crate::delivery;
+use crate::delivery::{self, events::Form};
 use crate::event_sink::SinkAddress;
 use crate::selection::SocketFilter;
 use crate::workload::socket::Word;
@@ -75,6 +75,13 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
         rule(fits.is_ok(), &["dest", "marshal"], &|| {
             let problem = fits.clone().err().unwrap_or_default();
             format!("{} does not take {}: {problem}", route.address, format.name())
+        });
+        rule(!route.events || Form::of(format).is_some(), &["dest", "marshal"], &|| {
+            format!(
+                "{} carries change events, which go as protobufList or jsonl, not as {}",
+                route.address,
+                format.name()
+            )
         });
         let shared = route.address.scheme() == "stdout" && sinks.contains(&SinkAddress::Stdout);
         rule(!shared || format.name() == "jsonl", &["marshal", "events", "dest"], &|| {

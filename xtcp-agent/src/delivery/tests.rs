@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use prometheus::Registry;
 use prost::Message;
 use tokio::time::Instant;
+use xtcp_proto::event::v1::Event;
 use xtcp_proto::flat_record::v1::Envelope;
 
 use super::route::{Bounds, SpoolMode, WhenFull};
@@ -17,6 +18,7 @@ use super::*;
 use crate::destination::{Address, Destination, Opener};
 use crate::envelope::tests::chunk;
 use crate::envelope::{self, Limits, RowSender, queue, run};
+use crate::event_sink::tests::events;
 use crate::marshaller;
 use crate::record::RowChunk;
 
@@ -36,8 +38,7 @@ enum Act {
 struct Scripted {
     script: Arc<Mutex<VecDeque<Act>>>,
     last: Option<Act>,
-    taken: Arc<Mutex<Vec<(Instant, Envelope)>>>,
-    ids: Arc<Mutex<Vec<String>>>,
+    taken: Arc<Mutex<Vec<(Instant, Payload)>>>,
     limit: Option<usize>,
     patience: Option<Duration>,
 }
@@ -52,9 +53,19 @@ impl Scripted {
         }
     }
 
-    fn numbers(&self) -> Vec<u64> {
+    fn payloads(&self) -> Vec<Payload> {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.iter().flat_map(|(_, envelope)| envelope.row.iter().map(|row| row.record_counter)).collect()
+        taken.iter().map(|(_, payload)| payload.clone()).collect()
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        let mut numbers = Vec::new();
+        for payload in self.payloads() {
+            let envelope = Envelope::decode_length_delimited(payload.bytes).expect("an envelope");
+            assert_eq!(envelope.row.len(), payload.rows);
+            numbers.extend(envelope.row.iter().map(|row| row.record_counter));
+        }
+        numbers
     }
 
     fn times(&self) -> Vec<Instant> {
@@ -68,14 +79,8 @@ impl Destination for Scripted {
             let next = self.script.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             match next.or(self.last).unwrap_or(Act::Take) {
                 Act::Take => {
-                    let envelope =
-                        Envelope::decode_length_delimited(payload.bytes.clone()).expect("an envelope");
-                    assert_eq!(envelope.row.len(), payload.rows);
-                    self.taken
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push((Instant::now(), envelope));
-                    self.ids.lock().unwrap_or_else(PoisonError::into_inner).push(payload.id.to_string());
+                    let taken = (Instant::now(), payload.clone());
+                    self.taken.lock().unwrap_or_else(PoisonError::into_inner).push(taken);
                     Ok(())
                 }
                 Act::Retry => Err(SendError::Retry("busy".into())),
@@ -114,6 +119,7 @@ struct Bench {
     rows: Option<RowSender>,
     registry: Registry,
     readiness: Readiness,
+    hub: EventHub,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), DeliveryError>>,
 }
@@ -134,6 +140,7 @@ impl Bench {
         let metrics = envelope::Metrics::register(&registry).expect("registered");
         let (rows, chunks) = queue(capacity, metrics.clone());
         let readiness = Readiness::default();
+        let hub = EventHub::default();
         let settings = Settings {
             hostname: "host".into(),
             instance: "i".to_owned(),
@@ -142,12 +149,14 @@ impl Bench {
             spool_dir: spool_dir.to_owned(),
             drain: DRAIN,
             readiness: readiness.clone(),
+            events: (hub.clone(), Bound::default()),
+            event_metrics: SinkMetrics::register(&registry).expect("registered"),
         };
         let counts = Metrics::register(&registry).expect("registered");
         let outlets = Outlets::open(routes, &settings, &counts).expect("opened");
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(run(chunks, limits, outlets, metrics, shutdown.clone()));
-        Self { rows: Some(rows), registry, readiness, shutdown, task }
+        Self { rows: Some(rows), registry, readiness, hub, shutdown, task }
     }
 
     fn offer(&self, chunk: RowChunk) -> bool {
@@ -156,6 +165,7 @@ impl Bench {
 
     async fn end(&mut self) -> Result<(), DeliveryError> {
         self.rows = None;
+        self.hub.close();
         self.shutdown.cancel();
         (&mut self.task).await.expect("no panic")
     }
@@ -399,7 +409,7 @@ async fn a_batch_is_split_until_its_parts_fit_and_a_row_that_never_fits_is_count
     bench.end().await.expect("delivered");
     assert_eq!(destination.numbers(), (0..39).collect::<Vec<_>>());
     assert_eq!(bench.delivered_and_lost(), (39, 1));
-    let ids = destination.ids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let ids: Vec<String> = destination.payloads().iter().map(|payload| payload.id.to_string()).collect();
     assert!(ids.len() >= 7, "{ids:?}");
     assert_eq!(ids, (0..ids.len()).map(|part| format!("i-1-{part}")).collect::<Vec<_>>());
 }
@@ -416,6 +426,10 @@ async fn what_memory_cannot_hold_waits_on_disk_and_leaves_in_order_after_a_resta
         for begin in (0..1_000).step_by(10) {
             bench.offer(chunk(begin..begin + 10, 100));
             tokio::time::sleep(Duration::from_millis(1)).await;
+            // The disk may be slower than this loop.
+            while bench.metric("xtcp_destination_queue_bytes") > 12_000 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
         }
         bench.end().await.expect("nothing is lost");
         assert_eq!(bench.delivered_and_lost(), (0, 0), "{spool:?}");
@@ -461,4 +475,34 @@ async fn a_full_spool_drops_the_oldest_and_counts_them() {
     bench.end().await.expect("delivered");
     // Which one was under way decides which are gone, not how many.
     assert_eq!(up.numbers().len(), 1_000 - usize::try_from(lost).expect("small"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_with_events_gets_them_and_no_rows() {
+    let (rows, binary, text) =
+        (Scripted::default(), Scripted { limit: Some(1_000), ..Scripted::default() }, Scripted::default());
+    let jsonl = marshaller::parse("jsonl").expect("known");
+    let routes = [
+        route(&rows),
+        Route { events: true, ..route(&binary) },
+        Route { events: true, marshal: Some(jsonl), ..route(&text) },
+    ];
+    let mut bench = Bench::with(100, small(), &routes, Path::new("/nowhere"));
+    bench.offer(chunk(0..10, 20));
+    bench.hub.publish(&events(1..=20));
+    bench.end().await.expect("delivered");
+    assert_eq!(rows.numbers(), (0..10).collect::<Vec<_>>());
+    let payloads = binary.payloads();
+    assert!(payloads.len() > 1 && payloads.iter().all(|payload| payload.bytes.len() <= 1_000));
+    let mut stream = payloads.iter().flat_map(|payload| payload.bytes.clone()).collect::<bytes::Bytes>();
+    let mut sequences = Vec::new();
+    while !stream.is_empty() {
+        sequences.push(Event::decode_length_delimited(&mut stream).expect("an event").sequence);
+    }
+    assert_eq!(sequences, (1..=20).collect::<Vec<_>>());
+    let lines: String =
+        text.payloads().iter().map(|payload| String::from_utf8_lossy(&payload.bytes).into_owned()).collect();
+    assert_eq!(lines.lines().count(), 20);
+    assert!(lines.lines().all(|line| serde_json::from_str::<Event>(line).is_ok()), "{lines}");
+    assert_eq!(bench.metric_of("xtcp_destination_rows_total", Some("null-2")), 20);
 }
