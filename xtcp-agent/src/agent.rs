@@ -12,8 +12,8 @@ mod scout;
 mod settings;
 
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -45,6 +45,7 @@ use crate::netns::registry::Registry;
 use crate::netns::watch::MountWatch;
 use crate::netns_counters::ledger::Ledger;
 use crate::record::builder::Builder;
+use crate::record::tally::{self, Tally};
 use crate::scheduler::Scheduler;
 use crate::{sys, topology, workload};
 
@@ -191,6 +192,8 @@ async fn start(config: Config) -> Result<Running, RunError> {
         },
         &meters.delivery,
     )?;
+    let tally = Tally::open(Path::new(tally::FILE));
+    let row_counter = tally.value();
     let delivery = tokio::spawn(envelope::run(
         row_queue,
         envelope::Limits {
@@ -200,6 +203,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
             event_age: config.envelope.flush_event_age,
         },
         outlets,
+        tally,
         meters.envelope,
         CancellationToken::new(),
     ));
@@ -229,7 +233,7 @@ async fn start(config: Config) -> Result<Running, RunError> {
         nsids: Some(nsids.clone()),
         populate_nsid: config.netns.populate_nsid == Switch::On,
         clock: Arc::clone(&clock),
-        counter: Arc::new(AtomicU64::new(0)),
+        counter: row_counter,
         metrics: meters.collector,
         handles,
         tap: None,

@@ -1,9 +1,10 @@
 //! Records: one message plus its context becomes the bytes of one `XtcpFlatRecord`.
 
-use std::ops::Range;
 pub mod builder;
+pub mod tally;
 mod template;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Rows of one dump or lookup: encoded `XtcpFlatRecord`s, one behind the other.

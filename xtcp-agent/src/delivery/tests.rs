@@ -21,6 +21,7 @@ use crate::envelope::{self, Limits, RowSender, queue, run};
 use crate::event_sink::tests::events;
 use crate::marshaller;
 use crate::record::RowChunk;
+use crate::record::tally::Tally;
 
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -155,7 +156,8 @@ impl Bench {
         let counts = Metrics::register(&registry).expect("registered");
         let outlets = Outlets::open(routes, &settings, &counts).expect("opened");
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(run(chunks, limits, outlets, metrics, shutdown.clone()));
+        let tally = Tally::open(Path::new("/nowhere/at/all"));
+        let task = tokio::spawn(run(chunks, limits, outlets, tally, metrics, shutdown.clone()));
         Self { rows: Some(rows), registry, readiness, hub, shutdown, task }
     }
 
@@ -494,7 +496,7 @@ async fn a_destination_with_events_gets_them_and_no_rows() {
     assert_eq!(rows.numbers(), (0..10).collect::<Vec<_>>());
     let payloads = binary.payloads();
     assert!(payloads.len() > 1 && payloads.iter().all(|payload| payload.bytes.len() <= 1_000));
-    let mut stream = payloads.iter().flat_map(|payload| payload.bytes.clone()).collect::<bytes::Bytes>();
+    let mut stream = payloads.iter().flat_map(|payload| payload.bytes.clone()).collect::<Bytes>();
     let mut sequences = Vec::new();
     while !stream.is_empty() {
         sequences.push(Event::decode_length_delimited(&mut stream).expect("an event").sequence);

@@ -6,10 +6,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Batch, Batcher, Cause, Limits, Metrics};
 use crate::delivery::{DeliveryError, Outlets};
+use crate::record::tally::Tally;
 use crate::record::{Reason, RowChunk};
 
 /// Batches what comes out of `chunks` and hands it out, until `shutdown` or until every sender is gone; then hands out
-/// what is left, and waits for the destinations.
+/// what is left, and waits for the destinations. The number of the last row is kept before rows are handed out.
 ///
 /// # Errors
 ///
@@ -18,6 +19,7 @@ pub async fn run(
     mut chunks: mpsc::Receiver<RowChunk>,
     limits: Limits,
     mut outlets: Outlets,
+    tally: Tally,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), DeliveryError> {
@@ -35,16 +37,16 @@ pub async fn run(
                 None => break None,
             },
         }
-        hand_out(&metrics, &outlets, &mut full);
+        hand_out(&metrics, &outlets, &tally, &mut full);
     };
     // Nothing more comes in; what is queued is still handed out.
     chunks.close();
     while let Some(chunk) = chunks.recv().await {
         fill(&metrics, &mut batcher, &chunk, &mut full);
-        hand_out(&metrics, &outlets, &mut full);
+        hand_out(&metrics, &outlets, &tally, &mut full);
     }
     full.extend(batcher.close().map(|batch| (batch, Cause::Shutdown)));
-    hand_out(&metrics, &outlets, &mut full);
+    hand_out(&metrics, &outlets, &tally, &mut full);
     metrics.pending(0);
     let finished = outlets.finish().await;
     failed.map_or(finished, Err)
@@ -66,7 +68,10 @@ fn fill(metrics: &Metrics, batcher: &mut Batcher, chunk: &RowChunk, full: &mut V
     }
 }
 
-fn hand_out(metrics: &Metrics, outlets: &Outlets, full: &mut Vec<(Batch, Cause)>) {
+fn hand_out(metrics: &Metrics, outlets: &Outlets, tally: &Tally, full: &mut Vec<(Batch, Cause)>) {
+    if !full.is_empty() {
+        tally.keep();
+    }
     for (batch, cause) in full.drain(..) {
         metrics.closed(cause);
         outlets.hand_out(&batch);
