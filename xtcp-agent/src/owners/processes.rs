@@ -179,6 +179,8 @@ pub(super) struct Watch {
     last_round: Instant,
     /// When the new ones have been gathered.
     gathered: Option<Instant>,
+    /// What engines had told by the last turn.
+    told: u64,
 }
 
 impl Watch {
@@ -191,11 +193,21 @@ impl Watch {
             );
             return None;
         }
-        Some(Self { owners, last_round: Instant::now(), gathered: None })
+        Some(Self::begin(owners))
+    }
+
+    /// Whatever `/proc` has.
+    pub(super) fn begin(owners: Owners) -> Self {
+        let told = owners.0.directory.told();
+        Self { owners, last_round: Instant::now(), gathered: None, told }
     }
 
     /// Does what is due; when the next thing will be, `None` at the end.
     pub(super) fn turn(&mut self, now: Instant) -> Option<Instant> {
+        let told = self.owners.0.directory.told();
+        if std::mem::replace(&mut self.told, told) != told {
+            name_anew(&self.owners);
+        }
         let mut tracked = self.owners.tracked();
         if tracked.stopped {
             return None;
@@ -217,6 +229,19 @@ impl Watch {
         let next_round = self.last_round + ROUND;
         Some(self.gathered.map_or(next_round, |at| at.min(next_round)))
     }
+}
+
+/// Takes in what engines have told since: a process met before has its container's name without waiting for its turn.
+fn name_anew(owners: &Owners) {
+    let shared = &owners.0;
+    let mut known = HashMap::clone(&shared.processes.read().unwrap_or_else(PoisonError::into_inner));
+    for process in known.values_mut() {
+        let cgroup = process.workload.as_ref().and_then(|workload| workload.cgroup.as_deref());
+        if let Some(cgroup) = cgroup {
+            process.workload = shared.directory.of_cgroup(cgroup);
+        }
+    }
+    *shared.processes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
 }
 
 /// Looks at processes, publishes what was seen, and takes sockets from those that are gone.

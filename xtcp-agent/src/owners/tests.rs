@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use prometheus::Registry;
 
 use super::*;
+use crate::workload::Container;
+use crate::workload::directory::ContainerFacts;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -169,6 +171,29 @@ fn a_process_brings_the_workload_of_its_cgroup() {
     let mut view = owners.view();
     let workload = known(&mut view, 7, 0).workload.unwrap();
     assert_eq!(workload.unit.as_deref(), Some("ssh.service"));
+}
+
+#[test]
+fn a_name_that_an_engine_tells_later_is_its_processes_before_their_next_turn() {
+    let proc = tempfile::tempdir().unwrap();
+    let owners = owners_in(proc.path(), 1 << 20);
+    let id = "5".repeat(64);
+    process(proc.path(), 10, "nginx", 1, &format!("/docker/{id}"), &[]);
+    let mut watch = processes::Watch::begin(owners.clone());
+    owners.learn(7, owner(10, "nginx", OwnerSource::Listen), now());
+    let gathered = watch.turn(Instant::now()).unwrap();
+    watch.turn(gathered);
+    let name = || {
+        let mut view = owners.view();
+        known(&mut view, 7, 0).workload.unwrap().container.as_ref().unwrap().name.clone()
+    };
+    assert_eq!(name(), "");
+    let container = Container { id, name: "web".to_owned(), ..Container::default() };
+    let facts = ContainerFacts { container, ..ContainerFacts::default() };
+    owners.0.directory.learn(vec![facts], Vec::new());
+    // No round is due.
+    watch.turn(gathered);
+    assert_eq!(name(), "web");
 }
 
 #[test]

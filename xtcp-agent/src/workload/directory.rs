@@ -9,6 +9,7 @@ mod memory;
 mod metrics;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -82,6 +83,8 @@ pub struct Directory {
     strangers: watch::Sender<()>,
     questions: Option<SyncSender<Question>>,
     chores: Arc<Mutex<Vec<Chore>>>,
+    /// How often engines have told of containers and pods.
+    told: Arc<AtomicU64>,
     metrics: Option<DirectoryMetrics>,
 }
 
@@ -101,6 +104,7 @@ impl Directory {
             strangers,
             questions,
             chores: Arc::default(),
+            told: Arc::default(),
             metrics,
         };
         (directory, asked)
@@ -249,8 +253,15 @@ impl Directory {
     }
 
     /// Takes in what an engine told of containers and pods.
-    pub(super) fn learn(&self, containers: Vec<ContainerFacts>, pods: Vec<PodFacts>) {
+    pub(crate) fn learn(&self, containers: Vec<ContainerFacts>, pods: Vec<PodFacts>) {
         self.update(|memory| memory.learn(containers, pods));
+        self.told.fetch_add(1, Ordering::Release);
+        self.wake();
+    }
+
+    /// Another number than before: engines have told something since, and workloads may have got names.
+    pub(crate) fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
     }
 
     /// An engine told that a container (or sandbox) is gone.
