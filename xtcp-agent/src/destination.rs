@@ -18,6 +18,8 @@ mod https;
 mod nats;
 mod null;
 pub mod options;
+#[cfg(feature = "dest-s3parquet")]
+mod s3parquet;
 mod scheme;
 mod stdio;
 #[cfg(any(feature = "dest-tcp", feature = "dest-unix"))]

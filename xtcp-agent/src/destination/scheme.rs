@@ -72,7 +72,12 @@ pub static SCHEMES: [Scheme; 16] = [
     Scheme::new("nats", "nats:HOST:PORT[,HOST:PORT…]", "nats", with_feature!("dest-nats", nats)),
     Scheme::new("nsq", "nsq:HOST:PORT", "nsq", None),
     Scheme::new("valkey", "valkey:HOST:PORT[/DATABASE]", "valkey", with_feature!("dest-valkey", valkey)),
-    Scheme::new("s3parquet", "s3parquet:ENDPOINT/BUCKET[/PREFIX]", "s3parquet", None),
+    Scheme::new(
+        "s3parquet",
+        "s3parquet:ENDPOINT/BUCKET[/PREFIX]",
+        "s3parquet",
+        with_feature!("dest-s3parquet", s3parquet),
+    ),
     Scheme::new(
         "clickhouse",
         "clickhouse:http[s]://HOST[:PORT]",
