@@ -16,6 +16,9 @@
 /// reflection serves.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// The file of package `xtcp_flat_record.v1` as it is, for consumers.
+pub const FLAT_RECORD_PROTO: &str = include_str!("../xtcp_flat_record/v1/xtcp_flat_record.proto");
+
 /// Package `xtcp_flat_record`.
 pub mod flat_record {
     /// Package `xtcp_flat_record.v1`: one row for each TCP socket.

@@ -13,6 +13,7 @@ use crate::load::{self, LoadOptions};
 use crate::netns_list::{self, NetnsOptions};
 use crate::offline::{self, DecodeOptions};
 use crate::once::{self, CaptureOptions, DumpOptions};
+use crate::schema::{self, SchemaOptions};
 
 const ABOUT: &str = "Watches every TCP socket of every network namespace of this host";
 
@@ -69,6 +70,8 @@ pub enum Task {
     Load(LoadOptions),
     /// List the destinations and their options.
     Destinations,
+    /// Print what rows are.
+    Schema(SchemaOptions),
 }
 
 /// A command line that was understood; its settings may still be wrong.
@@ -147,6 +150,7 @@ pub fn command() -> Command {
         .subcommand(
             Command::new("destinations").about("Lists every destination, how it is written, and its options"),
         )
+        .subcommand(schema::command())
 }
 
 /// Understands this process's command line, environment and settings file.
@@ -172,6 +176,7 @@ pub fn parse_from(args: Vec<OsString>, around: &Surroundings<'_>) -> Result<Invo
                 Some(("netns", netns)) => NetnsOptions::from_arg_matches(netns).map(Task::Netns),
                 Some(("load", load)) => LoadOptions::from_arg_matches(load).map(Task::Load),
                 Some(("destinations", _)) => Ok(Task::Destinations),
+                Some(("schema", schema)) => SchemaOptions::from_arg_matches(schema).map(Task::Schema),
                 _ => Ok(Task::Run),
             };
             let task = task.map_err(|e| Stop::Invalid(ConfigErrors(vec![config::structural(&e)])))?;
@@ -253,6 +258,11 @@ pub(crate) mod tests {
     fn help_of_dump_and_capture_is_as_blessed() {
         assert_golden("help-dump.txt", &help(&["dump", "--help"]));
         assert_golden("help-capture.txt", &help(&["capture", "--help"]));
+    }
+
+    #[test]
+    fn help_of_schema_is_as_blessed() {
+        assert_golden("help-schema.txt", &help(&["schema", "--help"]));
     }
 
     #[test]

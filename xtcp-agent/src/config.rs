@@ -24,6 +24,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 pub use attribution::Attribution;
 pub use ebpf::Ebpf;
+pub(crate) use error::nearest;
 pub use error::{ConfigError, ConfigErrors, Source};
 pub use layer::Surroundings;
 pub use netns::{Netns, Sockets};

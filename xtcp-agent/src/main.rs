@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use xtcp_agent::cli::{self, Task};
 use xtcp_agent::config::Config;
 use xtcp_agent::delivery::route;
-use xtcp_agent::{agent, load, logging, netns_list, offline, once, preflight};
+use xtcp_agent::{agent, load, logging, netns_list, offline, once, preflight, schema};
 
 fn main() -> ExitCode {
     let invocation = match cli::parse() {
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Task::Netns(options) => netns_list::run(invocation.settings, &options),
         Task::Load(options) => load::run(&options),
         Task::Destinations => cli::show(&route::explain()),
+        Task::Schema(options) => schema::run(&options),
         Task::Run => match invocation.config() {
             Ok(config) => collect(config),
             Err(errors) => cli::refuse(&errors),

@@ -19,8 +19,12 @@ pub fn decode(settings: &Resolved, options: &DecodeOptions) -> ExitCode {
     if !wrong.is_empty() {
         return crate::cli::refuse(&ConfigErrors(wrong));
     }
-    match options::extras(settings) {
-        Ok(extras) => decode::decode(&options::assemble(options, settings), extras),
+    let extras = match options::extras(settings) {
+        Ok(extras) => extras,
+        Err(error) => return decode::fail(&error.to_string()),
+    };
+    match options::assemble(options, settings) {
+        Ok(what) => decode::decode(&what, extras),
         Err(error) => decode::fail(&error.to_string()),
     }
 }

@@ -32,12 +32,17 @@ const FAILED: u8 = 2;
 /// `xtcp2-agent dump`: rows to standard output, what was missed to standard error. Status 0 complete, 1 something was
 /// missed, 2 it could not be done.
 pub fn dump(settings: Resolved, options: &DumpOptions) -> ExitCode {
-    let marshal_given = settings.sources.get("marshal") == Some(&Source::Flag);
+    let given = |key: &str| settings.sources.get(key) == Some(&Source::Flag);
+    let (marshal_given, columns_given) = (given("marshal"), given("columns"));
     let config = match prepared(settings, &options.netns) {
         Ok(config) => config,
         Err(stop) => return stop,
     };
     let form = options.form(marshal_given.then_some(config.records.marshal), io::stdout().is_terminal());
+    let form = match form.laid_out(&config.records, columns_given) {
+        Ok(form) => form,
+        Err(error) => return failed(&error.to_string()),
+    };
     let output = match standard_output() {
         Ok(output) => io::BufWriter::new(output),
         Err(error) => return failed(&format!("standard output: {error}")),

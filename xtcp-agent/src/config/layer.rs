@@ -253,7 +253,7 @@ pub(super) fn structural(error: &clap::Error, keys: &[Key]) -> ConfigError {
         problem = format!("{problem}; {KNOWN}{}", known.join(", "));
     }
     if error.kind() == ErrorKind::InvalidSubcommand {
-        problem = format!("{problem}; {KNOWN}check, decode, dump, capture, netns, destinations");
+        problem = format!("{problem}; {KNOWN}check, decode, dump, capture, netns, destinations, schema");
     }
     ConfigError { key: "arguments".to_owned(), value: None, from: Source::Flag, problem }
 }

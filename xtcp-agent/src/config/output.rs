@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, value_parser};
 
-use super::value::{bytes, duration, events_marshal, marshaller};
+use super::value::{Switch, bytes, duration, events_marshal, marshaller};
 use crate::delivery::route::{self, Route};
 use crate::event_sink::{self, Marshal, SinkAddress};
-use crate::marshaller::Marshaller;
+use crate::marshaller::{self, FormatError, Marshaller};
 
 /// Where records go and as what.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -26,6 +26,14 @@ pub struct Records {
     #[arg(long, value_name = "FORMAT", default_value = "protobufList", value_parser = marshaller())]
     pub marshal: &'static dyn Marshaller,
 
+    /// Columns of csv and tsv, in this order: names of the record's fields. Default: all.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = column)]
+    pub columns: Vec<String>,
+
+    /// Whether csv and tsv begin with a line that names the columns.
+    #[arg(id = "header", long = "header", value_name = "SWITCH", default_value = "on", ignore_case = true)]
+    pub header: Switch,
+
     /// Topic or subject of destinations that have one and name none.
     #[arg(long, value_name = "TOPIC", default_value = "xtcp")]
     pub topic: String,
@@ -33,6 +41,29 @@ pub struct Records {
     /// Folder of the destinations' spools (option spool of a destination).
     #[arg(long, value_name = "DIR", default_value = "/var/lib/xtcp2-agent/spool")]
     pub spool_dir: PathBuf,
+}
+
+impl Records {
+    /// The format in which a command prints rows; columns that were asked of it alone are refused where it has none.
+    pub(crate) fn for_print(
+        &self,
+        format: &'static dyn Marshaller,
+        columns_given: bool,
+    ) -> Result<&'static dyn Marshaller, FormatError> {
+        if columns_given && format.layout().is_none() {
+            return Err(FormatError::NoColumns { name: format.name() });
+        }
+        self.laid_out(format)
+    }
+
+    /// Another format with these columns and this header, if it is one that has such.
+    pub fn laid_out(&self, format: &'static dyn Marshaller) -> Result<&'static dyn Marshaller, FormatError> {
+        if format.layout().is_none() {
+            return Ok(format);
+        }
+        let format = marshaller::with_header(format, self.header == Switch::On)?;
+        if self.columns.is_empty() { Ok(format) } else { marshaller::with_columns(format, &self.columns) }
+    }
 }
 
 /// When a batch of records is full.
@@ -100,4 +131,9 @@ pub struct Events {
     #[arg(id = "events-queue", long = "events-queue", value_name = "EVENTS", default_value = "65536",
           value_parser = value_parser!(u32).range(1..=16_777_216))]
     pub queue: u32,
+}
+
+fn column(word: &str) -> Result<String, FormatError> {
+    let name = word.trim();
+    marshaller::column(name).map(|_| name.to_owned())
 }

@@ -8,6 +8,7 @@ use super::Config;
 use super::value::SocketProtocol;
 use crate::delivery::{self, events::Form};
 use crate::event_sink::SinkAddress;
+use crate::marshaller;
 use crate::selection::SocketFilter;
 use crate::workload::socket::Word;
 
@@ -24,6 +25,14 @@ pub(super) fn adapt(config: &mut Config, given: impl Fn(&str) -> bool) {
     if !given("timeout") && config.poll.timeout >= config.poll.frequency {
         config.poll.timeout = half;
     }
+    // What cannot be is left, and refused by a rule.
+    let mut records = config.records.clone();
+    for route in &mut records.dest {
+        let format = route.marshal.unwrap_or(config.records.marshal);
+        let common = config.records.laid_out(format).unwrap_or(format);
+        route.marshal = marshaller::with_options(common, route.address.options()).ok().or(Some(common));
+    }
+    config.records = records;
     // The states of a filter take the default's place, and narrow what was chosen.
     if let Some(states) = config.sockets.filter.as_ref().and_then(SocketFilter::states) {
         let wanted = if given("states") { common(states, config.poll.states()) } else { states };
@@ -68,9 +77,15 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
         let alone = words.len() == 1 || words.iter().all(|word| matches!(word, Word::At(_)));
         rule(alone, key, &|| "auto and off go with no other socket".to_owned());
     }
+    let twice = marshaller::repeated(&config.records.columns);
+    rule(twice.is_none(), &["columns"], &|| format!("{} is given twice", twice.unwrap_or_default()));
     let routes = &config.records.dest;
     for route in routes {
         let format = route.marshal.unwrap_or(config.records.marshal);
+        let layout = marshaller::with_options(format, route.address.options());
+        rule(layout.is_ok(), &["dest", "marshal"], &|| {
+            format!("{}: {}", route.address, layout.clone().err().unwrap_or_default())
+        });
         let fits = route.address.opener().takes(format);
         rule(fits.is_ok(), &["dest", "marshal"], &|| {
             let problem = fits.clone().err().unwrap_or_default();

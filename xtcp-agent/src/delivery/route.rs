@@ -9,9 +9,11 @@ use crate::destination::{self, Address, DestinationError};
 use crate::marshaller::{self, Marshaller};
 
 /// The options that every destination has.
-pub static OPTIONS: [OptionInfo; 10] = [
+pub static OPTIONS: [OptionInfo; 12] = [
     OptionInfo::new("name", "NAME (the scheme)", "What metrics, logs and the spool's folder call it."),
     OptionInfo::new("marshal", "FORMAT (--marshal)", "Format of what goes there."),
+    marshaller::COLUMNS,
+    marshaller::HEADER,
     OptionInfo::new("topic", "TOPIC (--topic)", "Topic, subject, stream or table, where it has one."),
     OptionInfo::new("events", "true|false (false)", "Carries change events instead of records."),
     OptionInfo::new("queue-bytes", "1MiB..64GiB (64MiB)", "Marshalled bytes that may wait in memory."),

@@ -3,7 +3,7 @@
 use prost::Message;
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 
-use super::{MarshalError, Marshaller};
+use super::{MarshalError, Marshaller, RowError, each_row};
 use crate::envelope::Batch;
 
 pub(super) struct Jsonl;
@@ -22,17 +22,15 @@ impl Marshaller for Jsonl {
     }
 
     fn marshal(&self, batch: &Batch, out: &mut Vec<u8>) -> Result<(), MarshalError> {
-        let rows = batch.len();
-        for (row, bytes) in batch.rows().enumerate() {
-            let record =
-                XtcpFlatRecord::decode(bytes).map_err(|source| MarshalError::Row { row, rows, source })?;
-            serde_json::to_writer(&mut *out, &record).map_err(|source| MarshalError::Json {
-                row,
-                rows,
-                source,
-            })?;
+        each_row(batch, |row| {
+            write_object(row, out)?;
             out.push(b'\n');
-        }
-        Ok(())
+            Ok(())
+        })
     }
+}
+
+/// Writes a row as an object of proto3 JSON.
+pub(super) fn write_object(row: &[u8], out: &mut Vec<u8>) -> Result<(), RowError> {
+    Ok(serde_json::to_writer(out, &XtcpFlatRecord::decode(row)?)?)
 }

@@ -9,8 +9,8 @@ use xtcp_inet_diag::attr::Selection;
 
 use super::decode::Decode;
 use crate::agent::attribution::{self, AttributionError, AttributionMetrics};
-use crate::config::{Resolved, Source, UserNames};
-use crate::marshaller::{self, Marshaller};
+use crate::config::{Resolved, Source, Switch, UserNames};
+use crate::marshaller::{self, FormatError};
 use crate::record::builder::{Extras, HostFields};
 
 const ABOUT: &str = "Turns captures of inet_diag conversations into records, without privilege";
@@ -68,11 +68,22 @@ pub fn command() -> Command {
 }
 
 /// Options and what of the settings counts, which is what the command line says.
-pub(super) fn assemble(options: &DecodeOptions, settings: &Resolved) -> Decode {
+pub(super) fn assemble(options: &DecodeOptions, settings: &Resolved) -> Result<Decode, FormatError> {
     let given = |key: &str| settings.sources.get(key) == Some(&Source::Flag);
     let config = settings.config.as_ref();
-    let marshal: Option<&'static dyn Marshaller> =
-        config.filter(|_| given("marshal")).map(|config| config.records.marshal);
+    let mut marshal = marshaller::LINES;
+    if let Some(config) = config {
+        let mut records = config.records.clone();
+        let columns_given = given("columns");
+        if !columns_given {
+            records.columns.clear();
+        }
+        if !given("header") {
+            records.header = Switch::On;
+        }
+        let format = if given("marshal") { records.marshal } else { marshaller::LINES };
+        marshal = records.for_print(format, columns_given)?;
+    }
     let mut host = HostFields::default();
     if let Some(config) = config {
         let fields = [
@@ -88,14 +99,14 @@ pub(super) fn assemble(options: &DecodeOptions, settings: &Resolved) -> Decode {
         }
     }
     let selection = config.filter(|_| given("deserializers")).map(|config| config.poll.deserializers());
-    Decode {
+    Ok(Decode {
         selection: selection.unwrap_or(Selection::ALL),
         files: options.files.clone(),
         dump: options.dump,
-        marshal: marshal.unwrap_or(marshaller::LINES),
+        marshal,
         host,
         kernel: options.kernel.unwrap_or_else(crate::agent::kernel_version),
-    }
+    })
 }
 
 /// What rows get beside the kernel's words, or lose of them.

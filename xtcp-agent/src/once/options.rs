@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Command, value_parser};
 
-use crate::config::Config;
-use crate::marshaller::{self, Marshaller};
+use crate::config::{Config, Records};
+use crate::marshaller::{self, FormatError, Marshaller};
 
 const DUMP_ABOUT: &str = "Prints the sockets of every network namespace once, and ends";
 
@@ -129,6 +129,17 @@ pub enum Form {
     Table,
     /// A format for programs.
     Marshal(&'static dyn Marshaller),
+}
+
+impl Form {
+    /// With the columns and the header of the settings, if it is a form that has such.
+    pub(super) fn laid_out(self, records: &Records, columns_given: bool) -> Result<Self, FormatError> {
+        match self {
+            Self::Table if columns_given => Err(FormatError::NoColumns { name: "table" }),
+            Self::Table => Ok(Self::Table),
+            Self::Marshal(format) => records.for_print(format, columns_given).map(Self::Marshal),
+        }
+    }
 }
 
 fn form() -> impl clap::builder::TypedValueParser<Value = Form> {

@@ -72,7 +72,7 @@ impl<W: Write> Printer for Table<W> {
             let record = XtcpFlatRecord::decode(bytes).map_err(|source| MarshalError::Row {
                 row,
                 rows: all,
-                source,
+                source: source.into(),
             })?;
             self.waiting.push(line(&record, self.wide));
         }

@@ -1,21 +1,19 @@
 //! A record in the words of `ss`.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use xtcp_inet_diag::socket_id::Family;
 use xtcp_inet_diag::state::State;
 use xtcp_proto::flat_record::v1::XtcpFlatRecord;
 
-/// `AF_INET`.
-const INET: u32 = Family::Inet as u32;
+use crate::words::{TCP_OPTIONS, WINDOW_SCALE, address, thousandths, timer};
+
 /// Slow start is not over: the kernel's infinity, and what else `ss` takes for it.
 const NO_SSTHRESH: u32 = 0xffff;
 /// A socket that measured no round trip yet.
 const FIRST_RTO_US: u32 = 3_000_000;
-/// Bits of `tcpi_options` (`linux/tcp.h`).
-const OPTIONS: [(u32, &str); 5] = [(1, "ts"), (2, "sack"), (8, "ecn"), (16, "ecnseen"), (32, "fastopen")];
-const WINDOW_SCALE: u32 = 4;
+/// Bits of `tcpi_options` that `ss` has words for, beside window scaling, which it shows elsewhere.
+const SHOWN_OPTIONS: u32 = 1 | 2 | 8 | 16 | 32;
 
 /// A state as `ss` writes it.
 pub(super) fn state(number: u32) -> String {
@@ -42,17 +40,10 @@ pub(super) fn state(number: u32) -> String {
 /// its namespace knows.
 pub(super) fn addresses(record: &XtcpFlatRecord) -> [String; 2] {
     let both = [&record.inet_diag_msg_socket_source, &record.inet_diag_msg_socket_destination];
-    let [local, peer] = both.map(|bytes| {
-        if record.inet_diag_msg_family == INET {
-            let four = bytes.first_chunk::<4>().copied().unwrap_or_default();
-            return Ipv4Addr::from(four).to_string();
-        }
-        let address = Ipv6Addr::from(bytes.first_chunk::<16>().copied().unwrap_or_default());
-        if address.is_unspecified() && record.skv6only != Some(true) {
-            "*".to_owned()
-        } else {
-            format!("[{address}]")
-        }
+    let [local, peer] = both.map(|bytes| match address(record.inet_diag_msg_family, bytes) {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(any) if any.is_unspecified() && record.skv6only != Some(true) => "*".to_owned(),
+        IpAddr::V6(address) => format!("[{address}]"),
     });
     match record.inet_diag_msg_socket_interface {
         0 => [local, peer],
@@ -113,19 +104,11 @@ impl Words {
 
 /// Microseconds as milliseconds, without zeros at the end.
 fn ms(us: u32) -> String {
-    let text = format!("{}.{:03}", us / 1_000, us % 1_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    thousandths(us.into())
 }
 
 fn socket(words: &mut Words, record: &XtcpFlatRecord) {
-    let timer = match record.inet_diag_msg_timer {
-        0 => "",
-        1 => "on",
-        2 => "keepalive",
-        3 => "timewait",
-        4 => "persist",
-        _ => "unknown",
-    };
+    let timer = timer(record.inet_diag_msg_timer);
     if !timer.is_empty() {
         let left = timer_left(record.inet_diag_msg_expires);
         words.word(&format!("timer:({timer},{left},{})", record.inet_diag_msg_retrans));
@@ -178,8 +161,8 @@ fn timer_left(all_ms: u32) -> String {
 }
 
 fn path(words: &mut Words, record: &XtcpFlatRecord) {
-    for (bit, name) in OPTIONS {
-        if record.tcp_info_options & bit != 0 {
+    for (bit, name) in TCP_OPTIONS {
+        if record.tcp_info_options & bit & SHOWN_OPTIONS != 0 {
             words.word(name);
         }
     }
