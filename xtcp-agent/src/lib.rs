@@ -37,6 +37,7 @@ pub mod printer;
 pub mod record;
 pub mod scheduler;
 pub mod schema;
+pub mod select;
 pub mod selection;
 pub mod sys;
 #[cfg(feature = "tls")]

@@ -61,7 +61,25 @@ impl SocketFilter {
         }
     }
 
-    fn depends_on_names(&self) -> bool {
+    /// Whether it names an interface, which only a network namespace can look up.
+    pub(crate) fn names_interfaces(&self) -> bool {
+        struct All;
+        impl Names for All {
+            fn interface(&self, _: &str) -> Option<u32> {
+                None
+            }
+            fn cgroup(&self, _: &str) -> Option<u64> {
+                Some(0)
+            }
+            fn service(&self, _: &str) -> Option<u16> {
+                Some(0)
+            }
+        }
+        Filter::parse(&self.0).is_ok_and(|filter| filter.compile(&All).is_err())
+    }
+
+    /// Whether what it compiles to depends on what interfaces and cgroups there are.
+    pub(crate) fn depends_on_names(&self) -> bool {
         Filter::parse(&self.0).is_ok_and(|filter| filter.depends_on_names())
     }
 }

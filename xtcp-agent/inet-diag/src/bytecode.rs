@@ -124,6 +124,11 @@ impl Program {
         self.has(op::CGROUP_COND)
     }
 
+    /// It tests whether the local port was bound automatically, which no row tells of a full socket.
+    pub fn tests_autobound(&self) -> bool {
+        self.has(op::AUTO)
+    }
+
     fn has(&self, code: u8) -> bool {
         let mut at = 0;
         while let Some(op) = execute::Op::at(self.as_bytes(), at) {
