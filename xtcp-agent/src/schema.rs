@@ -108,7 +108,9 @@ fn property(field: &Field) -> Value {
     if field.list {
         property = json!({ "type": "array", "items": property });
     }
-    property["description"] = field.doc.as_str().into();
+    if let Some(property) = property.as_object_mut() {
+        property.insert("description".to_owned(), field.doc.as_str().into());
+    }
     property
 }
 

@@ -77,6 +77,39 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
         let alone = words.len() == 1 || words.iter().all(|word| matches!(word, Word::At(_)));
         rule(alone, key, &|| "auto and off go with no other socket".to_owned());
     }
+    destinations(config, &mut rule);
+    let twice = sinks
+        .iter()
+        .enumerate()
+        .find(|(at, sink)| sinks.iter().take(*at).any(|other| other.to_string() == sink.to_string()));
+    rule(twice.is_none(), &["events"], &|| {
+        format!("{} is given twice", twice.map(|(_, sink)| sink.to_string()).unwrap_or_default())
+    });
+    rule(config.sockets.protocols.contains(&SocketProtocol::Tcp), &["protocols"], &|| {
+        "mptcp comes beside tcp, which its subflows are: write tcp,mptcp".to_owned()
+    });
+    let filter = config.sockets.filter.as_ref();
+    let filter_states = filter.and_then(SocketFilter::states).unwrap_or(States::ALL);
+    rule(!common(filter_states, config.poll.states()).is_empty(), &["filter", "states"], &|| {
+        let states = config.poll.states();
+        format!("it selects the states {filter_states}, and states only {states}: no socket is in both")
+    });
+    let both: Vec<String> = config
+        .sockets
+        .include_ports
+        .iter()
+        .filter(|port| config.sockets.exclude_ports.contains(port))
+        .map(ToString::to_string)
+        .collect();
+    rule(both.is_empty(), &["exclude-port", "include-port"], &|| {
+        format!("{} is both included and excluded", both.join(", "))
+    });
+    broken
+}
+
+/// Rules of where records go and as what.
+fn destinations(config: &Config, rule: &mut dyn FnMut(bool, &'static [&'static str], &dyn Fn() -> String)) {
+    let sinks = &config.events.sinks;
     let twice = marshaller::repeated(&config.records.columns);
     rule(twice.is_none(), &["columns"], &|| format!("{} is given twice", twice.unwrap_or_default()));
     let routes = &config.records.dest;
@@ -109,31 +142,4 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     rule(same.is_none(), &["dest"], &|| {
         format!("two destinations are called {}", same.map(|(_, name)| name.as_str()).unwrap_or_default())
     });
-    let twice = sinks
-        .iter()
-        .enumerate()
-        .find(|(at, sink)| sinks.iter().take(*at).any(|other| other.to_string() == sink.to_string()));
-    rule(twice.is_none(), &["events"], &|| {
-        format!("{} is given twice", twice.map(|(_, sink)| sink.to_string()).unwrap_or_default())
-    });
-    rule(config.sockets.protocols.contains(&SocketProtocol::Tcp), &["protocols"], &|| {
-        "mptcp comes beside tcp, which its subflows are: write tcp,mptcp".to_owned()
-    });
-    let filter = config.sockets.filter.as_ref();
-    let filter_states = filter.and_then(SocketFilter::states).unwrap_or(States::ALL);
-    rule(!common(filter_states, config.poll.states()).is_empty(), &["filter", "states"], &|| {
-        let states = config.poll.states();
-        format!("it selects the states {filter_states}, and states only {states}: no socket is in both")
-    });
-    let both: Vec<String> = config
-        .sockets
-        .include_ports
-        .iter()
-        .filter(|port| config.sockets.exclude_ports.contains(port))
-        .map(ToString::to_string)
-        .collect();
-    rule(both.is_empty(), &["exclude-port", "include-port"], &|| {
-        format!("{} is both included and excluded", both.join(", "))
-    });
-    broken
 }

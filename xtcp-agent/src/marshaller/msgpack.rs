@@ -60,7 +60,7 @@ fn write(field: &Field, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), RowE
             write_sint(out, value.number().cast_signed())?;
         }
         Kind::Bool => {
-            write_bool(out, value.number() != 0).map_err(rmp::encode::ValueWriteError::InvalidDataWrite)?
+            write_bool(out, value.number() != 0).map_err(rmp::encode::ValueWriteError::InvalidDataWrite)?;
         }
         Kind::Text => write_str(out, &value.text())?,
         Kind::Bytes => write_bin(out, value.bytes())?,
