@@ -27,6 +27,7 @@ pub mod netns;
 pub mod process;
 pub mod row;
 pub mod scenario;
+pub mod sink;
 pub mod ss;
 pub mod stats;
 pub mod strace;
