@@ -8,14 +8,25 @@ mod datagram;
 mod explain;
 #[cfg(feature = "dest-file")]
 mod file;
-#[cfg(any(feature = "dest-nats", feature = "dest-tcp", feature = "dest-udp", feature = "dest-valkey"))]
+#[cfg(any(
+    feature = "dest-kafka",
+    feature = "dest-nats",
+    feature = "dest-nsq",
+    feature = "dest-tcp",
+    feature = "dest-udp",
+    feature = "dest-valkey"
+))]
 mod host_port;
 #[cfg(feature = "dest-http")]
 mod http;
 #[cfg(feature = "dest-http")]
 mod https;
+#[cfg(feature = "dest-kafka")]
+mod kafka;
 #[cfg(feature = "dest-nats")]
 mod nats;
+#[cfg(feature = "dest-nsq")]
+mod nsq;
 mod null;
 pub mod options;
 #[cfg(feature = "dest-s3parquet")]

@@ -28,7 +28,7 @@ impl OptionInfo {
 
     /// Whether its value must not be shown.
     fn is_secret(name: &str) -> bool {
-        matches!(name, "password" | "token" | "secret-key" | "header" | "headers")
+        matches!(name, "password" | "token" | "secret-key" | "header" | "headers" | "tls-key-password")
     }
 }
 

@@ -68,9 +68,9 @@ pub static SCHEMES: [Scheme; 16] = [
     Scheme::new("udp", "udp:HOST:PORT", "udp", with_feature!("dest-udp", udp)),
     Scheme::new("unix", "unix:PATH", "unix", with_feature!("dest-unix", unix)),
     Scheme::new("unixgram", "unixgram:PATH", "unix", with_feature!("dest-unix", unixgram)),
-    Scheme::new("kafka", "kafka:HOST:PORT[,HOST:PORT…]", "kafka", None),
+    Scheme::new("kafka", "kafka:HOST:PORT[,HOST:PORT…]", "kafka", with_feature!("dest-kafka", kafka)),
     Scheme::new("nats", "nats:HOST:PORT[,HOST:PORT…]", "nats", with_feature!("dest-nats", nats)),
-    Scheme::new("nsq", "nsq:HOST:PORT", "nsq", None),
+    Scheme::new("nsq", "nsq:HOST:PORT", "nsq", with_feature!("dest-nsq", nsq)),
     Scheme::new("valkey", "valkey:HOST:PORT[/DATABASE]", "valkey", with_feature!("dest-valkey", valkey)),
     Scheme::new(
         "s3parquet",
