@@ -143,7 +143,7 @@ fn a_filter_says_of_a_row_what_the_decoder_says_of_the_kernels_message() {
         "dev = 1",
         "fwmark = 0x2a/0xff",
         "cgroup = 1",
-        "( sport = :5000 or dport = :5000 ) and not src [::1]",
+        "( sport >= :1024 or dport >= :1024 ) and not src [::1]",
     ] {
         let filter: SocketFilter = text.parse().expect(text);
         let (states, program) = (filter.states(), filter.compile(&|_| None));
