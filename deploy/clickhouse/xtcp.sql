@@ -3,7 +3,8 @@
 --
 -- Rows are kept in xtcp_flat_records: a column a field, named as the field, in the order of the contract. What a row does
 -- not have is its column's default. A row that arrived twice has the same sorting key, and ReplacingMergeTree keeps one
--- of them when it merges; FINAL sees to it in a query.
+-- of them when it merges; FINAL sees to it in a query. For rows that end by themselves add
+-- TTL toDateTime(timestamp_ns) + INTERVAL 30 DAY
 CREATE TABLE IF NOT EXISTS xtcp_flat_records
 (
     schema_version UInt32,
@@ -250,8 +251,7 @@ CREATE TABLE IF NOT EXISTS xtcp_flat_records
 )
 ENGINE = ReplacingMergeTree
 PARTITION BY toDate(timestamp_ns)
-ORDER BY (timestamp_ns, hostname, record_counter, netlinker_id, socket_fd)
-TTL toDateTime(timestamp_ns) + INTERVAL 30 DAY;
+ORDER BY (timestamp_ns, hostname, record_counter, netlinker_id, socket_fd);
 
 -- Where they are inserted: ClickHouse takes a number for a DateTime64 as seconds, and the rows have nanoseconds. This
 -- table keeps nothing, it hands on.

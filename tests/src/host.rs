@@ -114,12 +114,10 @@ pub fn server(name: &str) -> PathBuf {
     path
 }
 
-/// A Python with grpcio, grpcio-reflection and nats-py, by `XTCP_TEST_PYTHON`.
+/// A Python with what the tests' clients import, by `XTCP_TEST_PYTHON`.
 pub fn python() -> PathBuf {
     let Some(python) = std::env::var_os("XTCP_TEST_PYTHON") else {
-        panic!(
-            "XTCP_TEST_PYTHON names no Python with grpcio, grpcio-reflection and nats-py: run `cargo xtask test`"
-        )
+        panic!("XTCP_TEST_PYTHON names no Python with the clients' packages: run `cargo xtask test`")
     };
     python.into()
 }

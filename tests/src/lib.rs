@@ -14,6 +14,7 @@
 )]
 
 pub mod agent;
+pub mod authority;
 pub mod bench;
 pub mod container;
 pub mod events;
@@ -25,6 +26,7 @@ pub mod mmdb;
 pub mod nats;
 pub mod netns;
 pub mod process;
+pub mod recorder;
 pub mod row;
 pub mod scenario;
 pub mod sink;
@@ -33,3 +35,4 @@ pub mod stats;
 pub mod strace;
 pub mod traffic;
 pub mod uplinks;
+pub mod valkey;

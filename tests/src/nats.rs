@@ -25,12 +25,17 @@ impl NatsServer {
 
     /// Starts one on `port`, for instance where an agent has been told that one will be.
     pub fn start_on(port: u16) -> Self {
+        Self::configured(port, "")
+    }
+
+    /// Starts one on `port` with more in its configuration.
+    pub fn configured(port: u16, more: &str) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let config = dir.path().join("nats.conf");
         // A subscriber that counts millions of events must not be cut off for being slow: a loss in a test is then the
         // agent's.
-        let text = "max_pending: 2147483648\nwrite_deadline: \"120s\"\n";
+        let text = format!("max_pending: 2147483648\nwrite_deadline: \"120s\"\n{more}\n");
         std::fs::write(&config, text).expect("the configuration can be written");
         let argv =
             ["nats-server", "-c", &config.to_string_lossy(), "-a", "127.0.0.1", "-p", &port.to_string()];
@@ -46,6 +51,16 @@ impl NatsServer {
             },
         );
         Self { address, process, _dir: dir }
+    }
+
+    /// Stops it: it stays where it is, and answers nobody.
+    pub fn freeze(&self) {
+        self.process.freeze();
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.process.thaw();
     }
 
     /// Ends it, as a crash would.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::host::{monotonic_ns, slowness};
+use crate::host::{monotonic_ns, slowness, wait_for};
 
 /// A line of output.
 #[derive(Clone, Debug)]
@@ -148,6 +148,24 @@ impl Process {
             let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("process ids fit"));
             kill(pid, signal).unwrap_or_else(|e| panic!("{}: {signal} cannot be sent: {e}", self.name));
         }
+    }
+
+    /// Stops it, and waits until each of its threads has stopped: the signal is only the beginning.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        let is_stopped = |thread: &std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        wait_for("a stopped process to stand still", Duration::from_secs(20), || {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
+            threads.flatten().all(|thread| is_stopped(&thread)).then_some(())
+        });
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
     }
 
     /// Its exit status if it has ended.

@@ -9,14 +9,16 @@ use anyhow::{Context, Result};
 use crate::command::{output, run, which};
 use crate::{debian, workspace};
 
-const PACKAGES: [&str; 4] = ["grpcio<2", "grpcio-reflection<2", "protobuf<8", "nats-py<3"];
+const PACKAGES: [&str; 6] =
+    ["chdb-core<27", "grpcio<2", "grpcio-reflection<2", "nats-py<3", "protobuf<8", "pyarrow<27"];
+/// Uses all of them.
+const TRIAL: &str = "import chdb, google.protobuf, grpc, grpc_reflection, nats, pyarrow";
 
 /// The interpreter of an environment that has all packages; makes it when it is not there.
 pub(crate) fn venv() -> Result<PathBuf> {
     let home = workspace::target().join("test-venv");
     let python = home.join("bin/python");
-    let works =
-        || output(Command::new(&python).args(["-c", "import grpc, grpc_reflection, google.protobuf, nats"]));
+    let works = || output(Command::new(&python).args(["-c", TRIAL]));
     if python.exists() && works().is_ok() {
         println!("{} is here", workspace::shown(&python));
         return Ok(python);

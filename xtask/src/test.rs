@@ -45,7 +45,7 @@ impl Scale {
 }
 
 /// Programs that the whole-program tests start, and Debian's name for what brings them.
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: [(&str, &str); 20] = [
     ("/usr/lib/cni/ptp", "containernetworking-plugins"),
     ("busybox", "busybox-static"),
     ("containerd", "containerd"),
@@ -56,6 +56,8 @@ const PROGRAMS: [(&str, &str); 18] = [
     ("lldpd", "lldpd"),
     ("nstat", "iproute2"),
     ("podman", "podman"),
+    ("redis-cli", "redis-tools"),
+    ("redis-server", "redis-server"),
     ("runc", "runc"),
     ("ss", "iproute2"),
     ("nats-server", "nats-server"),

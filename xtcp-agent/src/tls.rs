@@ -75,7 +75,7 @@ pub enum TlsError {
     },
     /// The system trusts nobody.
     #[error(
-        "this system has no certificates of authorities{0}: install them (ca-certificates) or name a file with tls-ca"
+        "this system has no certificates of authorities ({0}): install them (ca-certificates) or name a file with tls-ca"
     )]
     NoRoots(String),
     /// The library refuses.
@@ -138,8 +138,8 @@ impl Tls {
             let found = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(found.certs);
             if roots.is_empty() {
-                let causes: String = found.errors.iter().map(|error| format!(" ({error})")).collect();
-                return Err(TlsError::NoRoots(causes));
+                let causes: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+                return Err(TlsError::NoRoots(causes.join(", ")));
             }
             return Ok((roots, "the system's authorities".to_owned()));
         };

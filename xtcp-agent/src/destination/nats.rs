@@ -168,9 +168,9 @@ impl Sender {
         headers.insert("xtcp-batch-id", &*payload.id);
         headers.insert("xtcp-rows", payload.rows.to_string().as_str());
         let sent = if self.settings.jetstream {
-            link.to_stream(&self.subject, headers, payload.bytes.clone()).await
+            link.store(&self.subject, headers, payload.bytes.clone()).await
         } else {
-            link.to_server(&self.subject, headers, payload.bytes.clone()).await
+            link.publish(&self.subject, headers, payload.bytes.clone()).await
         };
         if matches!(sent, Ok(()) | Err(SendError::Drop(_))) {
             self.link = Some(link);

@@ -92,7 +92,7 @@ fn answered(alert: AlertDescription) -> String {
         | AlertDescription::CertificateRevoked
         | AlertDescription::DecryptError
         | AlertDescription::AccessDenied => {
-            "it does not accept our certificate: have tls-cert issued by an authority that the server trusts"
+            "it wants a certificate of ours that it trusts: name it with tls-cert and tls-key"
         }
         AlertDescription::CertificateExpired => "our certificate is expired: renew tls-cert",
         AlertDescription::HandshakeFailure => {

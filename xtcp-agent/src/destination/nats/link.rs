@@ -1,5 +1,6 @@
 //! One connection to a NATS server, from its first byte to the first thing that is wrong with it.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
@@ -96,7 +97,7 @@ impl Link {
     }
 
     /// Sends a message and waits until the server has taken it.
-    pub(super) async fn to_server(
+    pub(super) async fn publish(
         &mut self,
         subject: &Subject,
         headers: HeaderMap,
@@ -138,7 +139,7 @@ impl Link {
     }
 
     /// Sends a message and waits until a stream has stored it.
-    pub(super) async fn to_stream(
+    pub(super) async fn store(
         &mut self,
         subject: &Subject,
         headers: HeaderMap,
@@ -186,7 +187,7 @@ impl Link {
             let name = stream.map_err(|error| {
                 self.retry(&format!("no stream takes subject {subject} ({}): make one", tls::explain(&error)))
             })?;
-            found.push_str(&format!(", stream {name} takes subject {subject}"));
+            let _ = write!(found, ", stream {name} takes subject {subject}");
         }
         Ok(found)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, RedisConnectionInfo, RedisError, Value};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, RedisConnectionInfo, RedisError, Value};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -108,7 +108,11 @@ impl Failure {
         let problem = tls::explain(error);
         // The server's proto-max-bulk-len.
         let too_large = problem.contains("invalid bulk length");
-        Self { problem, code: error.code().unwrap_or_default().to_owned(), too_large }
+        let code = match error.kind() {
+            ErrorKind::AuthenticationFailed => "WRONGPASS",
+            _ => error.code().unwrap_or_default(),
+        };
+        Self { problem, code: code.to_owned(), too_large }
     }
 
     /// The same with the server's name and what to do.
@@ -120,6 +124,10 @@ impl Failure {
             "READONLY" => ": this is a replica, write the address of its primary",
             "MOVED" | "ASK" => ": write the address of the cluster's node that has the topic",
             "OOM" => ": the server's memory is full, lower maxlen or raise maxmemory",
+            // The library shows what it comes from only as words.
+            _ if self.problem.contains("received fatal alert") => {
+                ": it wants a certificate of ours that it trusts: name it with tls-cert and tls-key"
+            }
             _ if self.problem.contains("without any password configured") => ": leave password away",
             _ => "",
         };
