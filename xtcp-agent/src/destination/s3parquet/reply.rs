@@ -32,7 +32,7 @@ pub(super) fn explain(error: &object_store::Error, place: &Place) -> Reply {
     let bucket = &place.bucket;
     let fix = match code {
         "NoSuchBucket" => format!("make bucket {bucket}, or mend its name in the address"),
-        "InvalidAccessKeyId" => "there is no such access key: mend access-key".to_owned(),
+        "InvalidAccessKeyId" | "NotSignedUp" => "there is no such access key: mend access-key".to_owned(),
         "SignatureDoesNotMatch" => "the secret of the access key is another one: mend secret-key".to_owned(),
         "InvalidToken" | "ExpiredToken" => "get a new session token".to_owned(),
         "AccessDenied" | "AllAccessDisabled" => {
