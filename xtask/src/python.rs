@@ -9,10 +9,10 @@ use anyhow::{Context, Result};
 use crate::command::{output, run, which};
 use crate::{debian, workspace};
 
-const PACKAGES: [&str; 6] =
-    ["chdb-core<27", "grpcio<2", "grpcio-reflection<2", "nats-py<3", "protobuf<8", "pyarrow<27"];
+const PACKAGES: [&str; 7] =
+    ["chdb-core<27", "duckdb<2", "grpcio<2", "grpcio-reflection<2", "nats-py<3", "protobuf<8", "pyarrow<27"];
 /// Uses all of them.
-const TRIAL: &str = "import chdb, google.protobuf, grpc, grpc_reflection, nats, pyarrow";
+const TRIAL: &str = "import chdb, duckdb, google.protobuf, grpc, grpc_reflection, nats, pyarrow";
 
 /// The interpreter of an environment that has all packages; makes it when it is not there.
 pub(crate) fn venv() -> Result<PathBuf> {
