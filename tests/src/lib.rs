@@ -28,6 +28,7 @@ pub mod netns;
 pub mod process;
 pub mod recorder;
 pub mod row;
+pub mod s3;
 pub mod scenario;
 pub mod sink;
 pub mod ss;
