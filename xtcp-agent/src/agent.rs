@@ -141,7 +141,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 async fn start(config: Config) -> Result<Running, RunError> {
     let metrics_registry = metrics::registry(env!("CARGO_PKG_VERSION"))?;
     let meters = Meters::register(&metrics_registry)?;
-    let readiness = Readiness::default();
+    let readiness = Readiness::starting();
     let filter = NetnsFilter::parse(&config.netns.include, &config.netns.exclude)?;
     let host = host(&config.identity).map_err(system("read the boot id"))?;
     let clock = Arc::new(Clock::new().map_err(|e| system("read the clocks")(e.into()))?);

@@ -68,6 +68,13 @@ pub struct Readiness {
 }
 
 impl Readiness {
+    /// Of an agent that has polled nothing yet, whatever works already.
+    pub fn starting() -> Self {
+        let readiness = Self::default();
+        readiness.set("polls", Err("the first poll has not ended yet".to_owned()));
+        readiness
+    }
+
     /// Says that a component works, or why it does not.
     pub fn set(&self, component: impl Into<Cow<'static, str>>, state: Result<(), String>) {
         self.components.write().unwrap_or_else(PoisonError::into_inner).insert(component.into(), state);
@@ -193,6 +200,15 @@ mod tests {
 
         shutdown.cancel();
         page.await.expect("join").expect("serve");
+    }
+
+    #[test]
+    fn a_destination_that_works_makes_no_agent_ready_before_its_first_poll() {
+        let readiness = Readiness::starting();
+        readiness.set("dest", Ok(()));
+        assert_eq!(readiness.reasons(), ["polls: the first poll has not ended yet"]);
+        readiness.set("polls", Ok(()));
+        assert!(readiness.reasons().is_empty());
     }
 
     #[tokio::test]

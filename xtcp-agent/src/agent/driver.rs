@@ -75,7 +75,6 @@ enum Input {
 impl Driver {
     pub(super) fn new(means: Means) -> Self {
         let idle = (0..means.threads.len()).rev().collect();
-        means.readiness.set("polls", Err("the first poll has not ended yet".to_owned()));
         Self {
             means,
             netns_changes: broadcast::Sender::new(NETNS_CHANGES),
