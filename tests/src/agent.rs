@@ -70,6 +70,13 @@ impl Builder {
         self
     }
 
+    /// Sends rows to these destinations, as `--dest` names them.
+    #[must_use]
+    pub fn dest(mut self, destinations: &[&str]) -> Self {
+        self.dest = destinations.iter().flat_map(|dest| ["--dest".to_owned(), (*dest).to_owned()]).collect();
+        self
+    }
+
     /// Writes no rows.
     #[must_use]
     pub fn without_rows(mut self) -> Self {

@@ -27,6 +27,7 @@ pub mod nats;
 pub mod netns;
 pub mod process;
 pub mod recorder;
+pub mod proxy;
 pub mod row;
 pub mod s3;
 pub mod scenario;

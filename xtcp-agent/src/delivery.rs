@@ -24,6 +24,7 @@ use crate::envelope::Batch;
 use crate::event_sink::{Bound, EventHub, Filter, SinkMetrics, Subscription};
 use crate::marshaller::{MarshalError, Marshaller};
 use crate::metrics::Readiness;
+use crate::select::{Select, Selector};
 use events::{Feed, Form};
 use lane::{End, Lane};
 use metrics::Meter;
@@ -101,6 +102,8 @@ pub struct Settings {
 
 /// Destinations that want the same bytes.
 struct Stream {
+    select: Select,
+    selector: Selector,
     format: &'static dyn Marshaller,
     /// Most bytes of a payload.
     limit: Option<usize>,
@@ -174,10 +177,18 @@ impl Outlets {
             self.fed.push(Arc::clone(&queue));
         } else {
             let waiting = (Arc::clone(&queue), meter.clone());
-            let same = |stream: &&mut Stream| stream.format == format && stream.limit == limit;
+            let same = |stream: &&mut Stream| {
+                stream.format == format && stream.limit == limit && stream.select == route.select
+            };
             match self.streams.iter_mut().find(same) {
                 Some(stream) => stream.queues.push(waiting),
-                None => self.streams.push(Stream { format, limit, queues: vec![waiting] }),
+                None => self.streams.push(Stream {
+                    select: route.select.clone(),
+                    selector: route.select.start(),
+                    format,
+                    limit,
+                    queues: vec![waiting],
+                }),
             }
         }
         settings.readiness.set(format!("destination {name}"), Ok(()));
@@ -199,8 +210,8 @@ impl Outlets {
     }
 
     /// Gives a batch to every destination. Never waits.
-    pub fn hand_out(&self, batch: &Batch) {
-        for stream in &self.streams {
+    pub fn hand_out(&mut self, batch: &Batch) {
+        for stream in &mut self.streams {
             stream.hand_out(batch, &self.instance);
         }
     }
@@ -261,10 +272,18 @@ pub fn names(routes: &[Route]) -> Vec<String> {
 }
 
 impl Stream {
-    fn hand_out(&self, batch: &Batch, instance: &str) {
+    fn hand_out(&mut self, batch: &Batch, instance: &str) {
+        if self.queues.iter().any(|(queue, _)| queue.has_lost()) {
+            self.selector.forget();
+        }
+        let wanted = if self.select.is_everything() {
+            Some(batch.clone())
+        } else {
+            batch.filter(|row| self.selector.passes(row))
+        };
         let mut part = 0;
         // Halves of halves, the first rows first.
-        let mut pieces = vec![batch.clone()];
+        let mut pieces: Vec<Batch> = wanted.into_iter().collect();
         while let Some(piece) = pieces.pop() {
             match self.marshal(&piece) {
                 Ok(bytes) => {

@@ -249,7 +249,7 @@ pub enum DestinationError {
 
 /// Reads an address as it is given to `--dest`: `scheme` or `scheme:rest`, and `#name=value&…` behind either. `common` are
 /// the options that every destination has; the scheme's own come beside them.
-pub fn parse(address: &str, common: &'static [OptionInfo]) -> Result<Address, DestinationError> {
+pub fn parse(address: &str, common: &[&'static [OptionInfo]]) -> Result<Address, DestinationError> {
     let (place, options) = address.split_once('#').unwrap_or((address, ""));
     let (name, rest) = place.split_once(':').unwrap_or((place, ""));
     let Some(scheme) = SCHEMES.iter().find(|scheme| scheme.name == name) else {
@@ -260,7 +260,7 @@ pub fn parse(address: &str, common: &'static [OptionInfo]) -> Result<Address, De
     };
     let read = |options: &str| {
         let options = Options::parse(options)?;
-        options.check_known(built.options.iter().copied().flatten().chain(common))?;
+        options.check_known(built.options.iter().chain(common).copied().flatten())?;
         Ok((built.parse)(rest, &options).map(|opener| (options, opener))?)
     };
     match read(options) {

@@ -48,6 +48,8 @@ struct State {
     closed: bool,
     /// What is left goes to the spool.
     put_away: bool,
+    /// Something was dropped for want of room.
+    lost: bool,
 }
 
 /// The queue of one destination.
@@ -135,6 +137,11 @@ impl Queue {
         self.arrived.notify_one();
     }
 
+    /// Whether something was dropped for want of room since this was last asked.
+    pub(super) fn has_lost(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).lost)
+    }
+
     /// Drops from the old end what is more than memory may hold.
     fn trim(&self, state: &mut State) {
         while state.bytes > self.bounds.queue_bytes {
@@ -143,6 +150,7 @@ impl Queue {
             }
             let Some(oldest) = state.waiting.pop_front() else { return };
             state.bytes -= oldest.bytes.len();
+            state.lost = true;
             self.meter.dropped(oldest.rows, Loss::Memory);
         }
     }
@@ -381,6 +389,7 @@ impl Queue {
                 return Ok(());
             }
             let rows = spool.drop_oldest()?;
+            lock(&self.state).lost = true;
             self.meter.dropped(usize::try_from(rows).unwrap_or(usize::MAX), Loss::Spool);
         }
         Ok(())

@@ -7,9 +7,12 @@ use std::time::Duration;
 use crate::destination::options::OptionInfo;
 use crate::destination::{self, Address, DestinationError};
 use crate::marshaller::{self, Marshaller};
+use crate::select::{self, Select};
 
 /// The options that every destination has.
-pub static OPTIONS: [OptionInfo; 12] = [
+pub const OPTIONS: [&[OptionInfo]; 2] = [DELIVERY, select::OPTIONS];
+
+const DELIVERY: &[OptionInfo] = &[
     OptionInfo::new("name", "NAME (the scheme)", "What metrics, logs and the spool's folder call it."),
     OptionInfo::new("marshal", "FORMAT (--marshal)", "Format of what goes there."),
     marshaller::COLUMNS,
@@ -28,7 +31,11 @@ pub static OPTIONS: [OptionInfo; 12] = [
         "drop-oldest|stop (drop-oldest)",
         "What happens when memory and spool are full: the oldest rows are dropped and counted, or the agent stops.",
     ),
-    OptionInfo::new("timeout", "DURATION (30s)", "How long one send may take before it is tried anew."),
+    OptionInfo::new(
+        "timeout",
+        "DURATION (10s to 30s, by scheme)",
+        "How long one send may take before it is tried anew.",
+    ),
     OptionInfo::new(
         "retry-max",
         "DURATION (10s)",
@@ -99,6 +106,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// The longest pause between two sends.
     pub retry_max: Duration,
+    /// Which rows.
+    pub select: Select,
 }
 
 /// Every scheme of this binary with its options, for people.
@@ -118,7 +127,7 @@ pub fn explain() -> String {
             let _ = writeln!(text, "  {name}={value}\n      {help}");
         }
     };
-    table("Options of every destination:", &OPTIONS);
+    table("Options of every destination:", &OPTIONS.concat());
     for scheme in &destination::SCHEMES {
         let Some(built) = &scheme.built else {
             table(&format!("{} (not in this binary: --features dest-{})", scheme.form, scheme.feature), &[]);
@@ -176,5 +185,42 @@ fn understand(address: &Address) -> Result<Route, String> {
     let retry_max = options
         .duration("retry-max", Duration::from_millis(100), Duration::from_hours(1))?
         .unwrap_or(Duration::from_secs(10));
-    Ok(Route { address: address.clone(), name, marshal, topic, events, bounds, timeout, retry_max })
+    let select = Select::parse(options)?;
+    if events && !select.is_everything() {
+        return Err(
+            "options filter, sample and changed-only are for records: they do not go with events".to_owned()
+        );
+    }
+    Ok(Route { address: address.clone(), name, marshal, topic, events, bounds, timeout, retry_max, select })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_scheme_calls_an_option_as_all_destinations_do() {
+        for scheme in &destination::SCHEMES {
+            for option in scheme.built.iter().flat_map(|built| built.options.concat()) {
+                let common = OPTIONS.concat().into_iter().find(|common| common.name == option.name);
+                assert_eq!(common, None, "{}", scheme.name);
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_has_its_default_and_refuses_what_it_cannot_be() {
+        let route = parse("null").expect("null");
+        assert_eq!((route.bounds, route.events, route.select), (Bounds::default(), false, Select::default()));
+        for (word, expected) in [
+            ("null#name=a/b", "option name=a/b: accepted: letters, digits, -, _ and ."),
+            ("null#spool=maybe", "accepted: off, overflow, always"),
+            ("null#queue-bytes=1", "out of range"),
+            ("null#marshal=xml", "option marshal: unknown format"),
+            ("null#events=true&sample=0.5", "do not go with events"),
+        ] {
+            let error = parse(word).map(drop).expect_err(word).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

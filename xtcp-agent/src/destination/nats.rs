@@ -38,7 +38,6 @@ const OWN: &[OptionInfo] = &[
     OptionInfo::new("creds", "PATH", "Credentials file with a JWT and its key."),
     OptionInfo::new("nkey-file", "PATH", "File with the seed of an NKey."),
     OptionInfo::new("tls", "true|false, default false", "Insist on TLS; implied by the other tls- options."),
-    OptionInfo::new("timeout", "DURATION, default 10s", "How long the server may take to answer."),
     OptionInfo::new(
         "max-payload",
         "SIZE, default 1MiB",

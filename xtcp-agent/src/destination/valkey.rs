@@ -28,11 +28,6 @@ const OWN: &[OptionInfo] = &[
     OptionInfo::new("password", "TEXT", "Password."),
     OptionInfo::new("password-file", "PATH", "File with the password."),
     OptionInfo::new("tls", "true|false, default false", "Speak TLS; implied by the other tls- options."),
-    OptionInfo::new(
-        "timeout",
-        "DURATION, default 10s",
-        "How long to wait for a connection, and for an answer.",
-    ),
 ];
 
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -37,16 +37,16 @@ pub async fn run(
                 None => break None,
             },
         }
-        hand_out(&metrics, &outlets, &tally, &mut full);
+        hand_out(&metrics, &mut outlets, &tally, &mut full);
     };
     // Nothing more comes in; what is queued is still handed out.
     chunks.close();
     while let Some(chunk) = chunks.recv().await {
         fill(&metrics, &mut batcher, &chunk, &mut full);
-        hand_out(&metrics, &outlets, &tally, &mut full);
+        hand_out(&metrics, &mut outlets, &tally, &mut full);
     }
     full.extend(batcher.close().map(|batch| (batch, Cause::Shutdown)));
-    hand_out(&metrics, &outlets, &tally, &mut full);
+    hand_out(&metrics, &mut outlets, &tally, &mut full);
     metrics.pending(0);
     let finished = outlets.finish().await;
     failed.map_or(finished, Err)
@@ -68,7 +68,7 @@ fn fill(metrics: &Metrics, batcher: &mut Batcher, chunk: &RowChunk, full: &mut V
     }
 }
 
-fn hand_out(metrics: &Metrics, outlets: &Outlets, tally: &Tally, full: &mut Vec<(Batch, Cause)>) {
+fn hand_out(metrics: &Metrics, outlets: &mut Outlets, tally: &Tally, full: &mut Vec<(Batch, Cause)>) {
     if !full.is_empty() {
         tally.keep();
     }

@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::delivery::route::OPTIONS;
 use crate::destination;
 use crate::marshaller;
 
@@ -14,7 +15,7 @@ fn open(address: &str) -> Box<dyn Destination> {
         topic: "xtcp".to_owned(),
         format: marshaller::parse("protobufList").expect("the default"),
     };
-    destination::parse(address, &[]).expect(address).open(&context).expect(address)
+    destination::parse(address, &OPTIONS).expect(address).open(&context).expect(address)
 }
 
 fn payload() -> Payload {
