@@ -238,6 +238,13 @@ fn wait_until_calm(agent: &Agent) {
     });
 }
 
+fn wait_until_rows_left(agent: &Agent) {
+    wait_for("rows to leave", Duration::from_secs(60), || {
+        let sent = agent.metrics().sum("xtcp_destination_rows_total", &["destination=\"victim\""]);
+        (sent > 1_000.0).then_some(())
+    });
+}
+
 fn held_connections(netns: &Netns) -> Vec<traffic::Pair> {
     netns.run_in(|| (0..PAIRS).map(|_| traffic::pair(Ipv4Addr::LOCALHOST)).collect())
 }
@@ -401,7 +408,7 @@ fn an_agent_that_is_killed_loses_nothing_that_its_spool_had_accepted() {
 
     // Without a spool: what memory held is lost, and the gap in the numbers says how much.
     let agent = start("off");
-    wait_until_calm(&agent);
+    wait_until_rows_left(&agent);
     proxy.refuse(true);
     wait_for("rows in memory", Duration::from_secs(30), || (waiting(&agent).0 > 1_000_000.0).then_some(()));
     let before = received(&server).0;
@@ -410,7 +417,7 @@ fn an_agent_that_is_killed_loses_nothing_that_its_spool_had_accepted() {
     drop(agent);
     proxy.refuse(false);
     let mut agent = start("off");
-    wait_until_calm(&agent);
+    wait_until_rows_left(&agent);
     agent.terminate(Duration::from_secs(90));
     let after = received(&server).0;
     let resumed = *after.difference(&before).next().expect("rows of the last agent");
@@ -435,7 +442,7 @@ fn a_full_disk_costs_what_it_cannot_hold_and_heals_by_itself() {
     let server = Valkey::start();
     let proxy = Proxy::to(server.address());
     let victim = format!(
-        "{}&name=victim&spool=overflow&queue-bytes=2MiB&timeout=2s&retry-max=1s",
+        "{}&name=victim&spool=overflow&spool-bytes=8MiB&queue-bytes=2MiB&timeout=2s&retry-max=1s",
         server.dest(proxy.address)
     );
     let calm = format!("file:{}#name=calm&queue-bytes=256MiB", calm_file.display());

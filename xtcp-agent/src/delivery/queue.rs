@@ -330,8 +330,7 @@ impl Queue {
             if state.put_away {
                 return;
             }
-            // Whoever spoke to the thread in between is heard when the pause is over.
-            drop(self.work.wait_timeout(state, DISK_PAUSE));
+            drop(self.work.wait_timeout_while(state, DISK_PAUSE, |state| !state.put_away));
         }
     }
 
