@@ -16,10 +16,14 @@ pub(crate) struct Options {
 }
 
 /// Programs that the benchmark starts, and Debian's name for what brings them.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 8] = [
+    ("busybox", "busybox-static"),
+    ("dockerd", "docker.io"),
     ("ip", "iproute2"),
     ("nats-server", "nats-server"),
     ("nsenter", "util-linux"),
+    ("podman", "podman"),
+    ("runc", "runc"),
     ("setpriv", "util-linux"),
 ];
 

@@ -1,5 +1,7 @@
 //! How long until a namespace is known and until its end is, by each source that can tell: from before it was made, or ended,
-//! to the change event at a NATS subscriber.
+//! to the change event at a NATS subscriber. And how long until a container's name is, by each engine.
+
+mod names;
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -87,7 +89,7 @@ pub fn main(options: &Options) -> Result<(), Stopped> {
             ms(&ended, 99)
         );
     }
-    Ok(())
+    names::main(options.rounds)
 }
 
 fn measure(source: &Source, rounds: u32) -> Result<(Latencies, Latencies), Stopped> {
