@@ -10,6 +10,7 @@ use prost::encoding::{self, WireType, decode_key, decode_varint};
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{FieldDescriptorProto, FileDescriptorSet};
 use serde_json::{Value, json};
+use xtcp_agent::delivery::route::OPTIONS;
 use xtcp_agent::destination::{self, Address, Context, Destination, Payload, SendError};
 use xtcp_agent::marshaller;
 use xtcp_proto::flat_record::v1::{Envelope, XtcpFlatRecord};
@@ -154,12 +155,17 @@ pub fn context(format: &str) -> Context {
 
 /// A destination's address, understood.
 pub fn address(text: &str) -> Address {
-    destination::parse(text, &[]).unwrap_or_else(|error| panic!("{error}"))
+    destination::parse(text, &OPTIONS).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A destination that is ready to send.
 pub fn open(text: &str, format: &str) -> Box<dyn Destination> {
-    address(text).open(&context(format)).unwrap_or_else(|error| panic!("{error}"))
+    open_as(text, &context(format))
+}
+
+/// A destination that is ready to send what `context` says.
+pub fn open_as(text: &str, context: &Context) -> Box<dyn Destination> {
+    address(text).open(context).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The rows of one or more payloads of `protobufList`, one behind the other.

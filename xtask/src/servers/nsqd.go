@@ -23,23 +23,32 @@ func main() {
 	auth := flag.String("auth-http-address", "", "who says what a client may do")
 	required := flag.Bool("tls-required", false, "clients must speak TLS")
 	flag.Parse()
+	// Not asked for, and on a port of its own otherwise.
+	options.HTTPSAddress = "127.0.0.1:0"
 	if *auth != "" {
 		options.AuthHTTPAddresses = []string{*auth}
 	}
 	if *required {
-		options.TLSRequired = nsqd.TLSRequired
+		options.TLSRequired = nsqd.TLSRequiredExceptHTTP
 	}
 	server, err := nsqd.New(options)
 	if err != nil {
 		log.Fatal(err)
 	}
+	if err := server.LoadMetadata(); err != nil {
+		log.Fatal(err)
+	}
+	if err := server.PersistMetadata(); err != nil {
+		log.Fatal(err)
+	}
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
-		<-end
-		server.Exit()
+		if err := server.Main(); err != nil {
+			log.Fatal(err)
+		}
 	}()
-	if err := server.Main(); err != nil {
-		log.Fatal(err)
-	}
+	<-end
+	// Puts on the disk what is in memory.
+	server.Exit()
 }

@@ -23,6 +23,8 @@ pub(super) async fn look_again(tls: &Tls, heard: &Heard) {
             continue;
         }
         if let Ok(Some(found)) = tokio::time::timeout(PATIENCE, refusal(tls, &broker)).await {
+            // An option that librdkafka has not.
+            let found = found.replace(", or tls-server-name", "");
             heard.amend(&broker, &complaint, format!("{REFUSED}: {found}"));
         }
     }

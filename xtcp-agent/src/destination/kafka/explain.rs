@@ -63,7 +63,7 @@ pub(super) fn not_sent(
 fn why(code: RDKafkaErrorCode, error: &KafkaError, heard: &Heard, peer: &Peer, timeout: Duration) -> String {
     let complaints = heard.complaints();
     if complaints.is_empty() {
-        return match code {
+        let silence = match code {
             RDKafkaErrorCode::MessageTimedOut
             | RDKafkaErrorCode::OperationTimedOut
             | RDKafkaErrorCode::RequestTimedOut => {
@@ -73,7 +73,20 @@ fn why(code: RDKafkaErrorCode, error: &KafkaError, heard: &Heard, peer: &Peer, t
             }
             _ => error.to_string(),
         };
+        // librdkafka says the same thing of a broker only twice a minute: it may be that again.
+        let before = heard.before();
+        if before.is_empty() {
+            silence
+        } else {
+            format!("{silence}; shortly before: {}", listed(&before, peer))
+        }
+    } else {
+        listed(&complaints, peer)
     }
+}
+
+/// What was said of brokers, each with what to do.
+fn listed(complaints: &[(String, Complaint)], peer: &Peer) -> String {
     let mut text = String::new();
     for (number, (broker, complaint)) in complaints.iter().enumerate() {
         let between = if number == 0 { "" } else { "; " };
@@ -100,7 +113,8 @@ fn fix(complaint: &Complaint, tls: bool) -> &'static str {
         _ if says("certificate required") || says("handshake failure") || says("bad certificate") => {
             ": the broker wants a client's certificate that it trusts: set tls-cert and tls-key"
         }
-        _ if says("wrong version number")
+        _ if says("SSL connection closed by peer")
+            || says("wrong version number")
             || says("record layer failure")
             || says("packet length too long") =>
         {

@@ -49,15 +49,24 @@ pub(super) struct Complaint {
 }
 
 impl Heard {
-    /// The last complaint of each broker since a message arrived; when there is none, those of the last minute.
+    /// The last complaint of each broker since a message arrived.
     pub(super) fn complaints(&self) -> Vec<(String, Complaint)> {
-        let (inner, now) = (self.lock(), Instant::now());
-        let said = |wanted: &dyn Fn(&Complaint) -> bool| -> Vec<(String, Complaint)> {
-            let all = inner.complaints.iter().filter(|(_, complaint)| wanted(complaint));
-            all.map(|(broker, complaint)| (broker.clone(), complaint.clone())).collect()
-        };
-        let since = said(&|complaint| inner.arrived.is_none_or(|arrived| complaint.at > arrived));
-        if since.is_empty() { said(&|complaint| now.duration_since(complaint.at) < STANDS) } else { since }
+        self.said(|complaint, arrived| arrived.is_none_or(|arrived| complaint.at > arrived))
+    }
+
+    /// The last complaint of each broker from the minute before now, and before a message arrived.
+    pub(super) fn before(&self) -> Vec<(String, Complaint)> {
+        let now = Instant::now();
+        self.said(|complaint, arrived| {
+            arrived.is_some_and(|arrived| complaint.at <= arrived)
+                && now.duration_since(complaint.at) < STANDS
+        })
+    }
+
+    fn said(&self, wanted: impl Fn(&Complaint, Option<Instant>) -> bool) -> Vec<(String, Complaint)> {
+        let inner = self.lock();
+        let all = inner.complaints.iter().filter(|(_, complaint)| wanted(complaint, inner.arrived));
+        all.map(|(broker, complaint)| (broker.clone(), complaint.clone())).collect()
     }
 
     /// Whether anything was said that explains a failure.
@@ -190,14 +199,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_said_before_a_message_arrived_counts_only_while_nothing_else_is_said() {
+    fn what_was_said_before_a_message_arrived_is_told_apart() {
         let heard = Heard::default();
         heard.note(RDKafkaErrorCode::Resolve, "a:1/bootstrap: before");
+        let texts =
+            |said: Vec<(String, Complaint)>| said.into_iter().map(|(_, said)| said.text).collect::<Vec<_>>();
+        assert_eq!(texts(heard.complaints()), ["before"]);
         heard.arrived();
-        let texts = || heard.complaints().into_iter().map(|(_, said)| said.text).collect::<Vec<_>>();
-        assert_eq!(texts(), ["before"]);
+        assert!(!heard.knows_why());
         heard.note(RDKafkaErrorCode::Resolve, "b:1/1: after");
-        assert_eq!(texts(), ["after"]);
+        assert_eq!(
+            (texts(heard.complaints()), texts(heard.before())),
+            (vec!["after".to_owned()], vec!["before".to_owned()])
+        );
     }
 
     #[test]
