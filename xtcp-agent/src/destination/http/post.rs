@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url};
 
 use crate::destination::options::{OptionInfo, Options};
@@ -45,6 +45,7 @@ pub(in crate::destination) enum Credentials {
     /// A bearer token.
     Bearer(String),
     /// Name and password, as ClickHouse has them.
+    #[cfg(feature = "dest-clickhouse")]
     ClickHouse(String, String),
 }
 
@@ -221,9 +222,10 @@ impl Post {
             None => request,
             Some(Credentials::Basic(user, password)) => request.basic_auth(user, password.as_ref()),
             Some(Credentials::Bearer(token)) => request.bearer_auth(token),
+            #[cfg(feature = "dest-clickhouse")]
             Some(Credentials::ClickHouse(user, password)) => request
-                .header(HeaderName::from_static("x-clickhouse-user"), secret(user)?)
-                .header(HeaderName::from_static("x-clickhouse-key"), secret(password)?),
+                .header("x-clickhouse-user", secret(user)?)
+                .header("x-clickhouse-key", secret(password)?),
         };
         let failed = |error: reqwest::Error| SendError::Retry(format!("{shown}: {}", told(error)).into());
         let response = request.send().await.map_err(failed)?;
@@ -266,8 +268,9 @@ fn compress(compression: Compression, bytes: &[u8]) -> std::io::Result<Vec<u8>> 
     }
 }
 
-fn secret(text: &str) -> Result<HeaderValue, SendError> {
-    let mut value = HeaderValue::try_from(text).map_err(|_| {
+#[cfg(feature = "dest-clickhouse")]
+fn secret(text: &str) -> Result<reqwest::header::HeaderValue, SendError> {
+    let mut value = reqwest::header::HeaderValue::try_from(text).map_err(|_| {
         SendError::Retry("user or password has a character that no header of HTTP has".into())
     })?;
     value.set_sensitive(true);
