@@ -107,8 +107,11 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
     broken
 }
 
+/// Takes whether a rule holds, the settings that it speaks of, and what is wrong.
+type Rule<'r> = dyn FnMut(bool, &'static [&'static str], &dyn Fn() -> String) + 'r;
+
 /// Rules of where records go and as what.
-fn destinations(config: &Config, rule: &mut dyn FnMut(bool, &'static [&'static str], &dyn Fn() -> String)) {
+fn destinations(config: &Config, rule: &mut Rule<'_>) {
     let sinks = &config.events.sinks;
     let twice = marshaller::repeated(&config.records.columns);
     rule(twice.is_none(), &["columns"], &|| format!("{} is given twice", twice.unwrap_or_default()));
