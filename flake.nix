@@ -52,7 +52,9 @@
               (vendored "${librarySource pkgs}/Cargo.lock")
             ];
           };
-          nativeBuildInputs = [ (bpfLinker pkgs) pkgs.glibc.bin ];
+          nativeBuildInputs = [ (bpfLinker pkgs) pkgs.glibc.bin pkgs.pkg-config ];
+          # The Kafka client's.
+          buildInputs = [ pkgs.openssl pkgs.zlib ];
           # Where xtask finds the source of the compiler's core: nixpkgs does not put it into the sysroot.
           env.RUST_SRC_PATH = librarySource pkgs;
           buildPhase = ''
