@@ -10,7 +10,7 @@ use crate::{build_ebpf, debian, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// poll, events, idle, discovery or all, and their options; `help` says more
+    /// poll, events, idle, discovery or all, and their options, or destinations; `help` says more
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "WHAT")]
     args: Vec<String>,
 }
@@ -28,6 +28,9 @@ const PROGRAMS: [(&str, &str); 8] = [
 ];
 
 pub(crate) fn main(options: &Options) -> Result<()> {
+    if options.args.first().is_some_and(|what| what == "destinations") {
+        return destinations();
+    }
     let missing: Vec<&str> = PROGRAMS
         .iter()
         .filter(|(program, _)| which(program).is_none())
@@ -46,4 +49,19 @@ pub(crate) fn main(options: &Options) -> Result<()> {
     println!("$ {}\n", shown(&bench));
     // In place of this program: Ctrl-C is the benchmark's, which cleans up.
     Err(bench.exec()).context("start the benchmark")
+}
+
+/// What a row costs on its way out. It runs inside cargo's own benchmark of the agent's library, which needs no root.
+fn destinations() -> Result<()> {
+    let missing: Vec<&str> = [("nats-server", "nats-server"), ("redis-server", "redis-server")]
+        .iter()
+        .filter(|(program, _)| which(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if !missing.is_empty() {
+        debian::need(&missing, "the benchmark starts programs that are missing here")?;
+    }
+    let bench =
+        ["bench", "--locked", "--package", "xtcp-agent", "--features", "full", "--bench", "destinations"];
+    run(Command::new(workspace::cargo()).args(bench))
 }
