@@ -295,17 +295,19 @@ impl Stream {
                     }
                     part += 1;
                 }
-                Err(Unfit::Large) => match piece.halves() {
-                    Some([first, second]) => pieces.extend([second, first]),
-                    None => {
-                        tracing::error!(
-                            batch = batch.id(),
-                            limit = self.limit,
-                            "a row is larger than its destination takes, and dropped"
-                        );
-                        self.lose(piece.len(), Loss::Refused);
+                Err(Unfit::Large) => {
+                    if let Some([first, second]) = piece.halves() {
+                        pieces.extend([second, first]);
+                        continue;
                     }
-                },
+                    let limit = self.limit;
+                    tracing::error!(
+                        batch = batch.id(),
+                        limit,
+                        "a row is larger than its destination takes, and dropped"
+                    );
+                    self.lose(piece.len(), Loss::Refused);
+                }
                 Err(Unfit::Broken(error)) => {
                     tracing::error!(batch = batch.id(), rows = piece.len(), %error, "batch dropped");
                     self.lose(piece.len(), Loss::Marshal);

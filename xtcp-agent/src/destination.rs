@@ -261,7 +261,7 @@ pub fn parse(address: &str, common: &[&'static [OptionInfo]]) -> Result<Address,
     let read = |options: &str| {
         let options = Options::parse(options)?;
         options.check_known(built.options.iter().chain(common).copied().flatten())?;
-        Ok((built.parse)(rest, &options).map(|opener| (options, opener))?)
+        (built.parse)(rest, &options).map(|opener| (options, opener))
     };
     match read(options) {
         Ok((options, opener)) => Ok(Address { scheme, rest: rest.to_owned(), options, opener }),

@@ -61,10 +61,13 @@ pub fn raise(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }
 
+/// How each component does, by its name.
+type Components = BTreeMap<Cow<'static, str>, Result<(), String>>;
+
 /// Whether the agent does its work, by component. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
-    components: Arc<RwLock<BTreeMap<Cow<'static, str>, Result<(), String>>>>,
+    components: Arc<RwLock<Components>>,
 }
 
 impl Readiness {

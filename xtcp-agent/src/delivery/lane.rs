@@ -237,12 +237,10 @@ async fn attempt(
         None => destination.insert(address.opener().open(context).map_err(SendError::Retry)?),
     };
     let Some(patience) = patience else { return open.send(payload).await };
-    match timeout(patience, open.send(payload)).await {
-        Ok(result) => result,
-        Err(_) => {
-            *destination = None;
-            let patience = humantime::format_duration(patience);
-            Err(SendError::Retry(format!("no answer within {patience} (option timeout)").into()))
-        }
-    }
+    let Ok(result) = timeout(patience, open.send(payload)).await else {
+        *destination = None;
+        let patience = humantime::format_duration(patience);
+        return Err(SendError::Retry(format!("no answer within {patience} (option timeout)").into()));
+    };
+    result
 }

@@ -33,6 +33,17 @@ pub(super) struct Item {
     place: Option<Place>,
 }
 
+/// Whether more comes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Open,
+    /// Nothing more comes in; what is there can be taken.
+    Closed,
+    /// What is left goes to the spool.
+    PutAway,
+}
+
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Payload>,
@@ -44,10 +55,7 @@ struct State {
     on_disk: bool,
     /// The spool does not take anything at the moment.
     disk_fails: bool,
-    /// Nothing more comes in.
-    closed: bool,
-    /// What is left goes to the spool.
-    put_away: bool,
+    phase: Phase,
     /// Something was dropped for want of room.
     lost: bool,
 }
@@ -122,7 +130,7 @@ impl Queue {
     pub(super) fn offer(&self, payload: Payload) {
         self.meter.accepted(payload.rows);
         let mut state = lock(&self.state);
-        if state.closed {
+        if state.phase != Phase::Open {
             drop(state);
             return self.meter.dropped(payload.rows, Loss::End);
         }
@@ -161,7 +169,7 @@ impl Queue {
             && match self.bounds.spool {
                 SpoolMode::Always => true,
                 SpoolMode::Overflow | SpoolMode::Off => {
-                    state.put_away || state.bytes > self.bounds.queue_bytes / 2
+                    state.phase == Phase::PutAway || state.bytes > self.bounds.queue_bytes / 2
                 }
             }
     }
@@ -199,7 +207,7 @@ impl Queue {
         }
         match state.waiting.pop_front() {
             Some(payload) => Taken::Item(Item { payload, place: None }),
-            None if state.closed => Taken::Closed,
+            None if state.phase != Phase::Open => Taken::Closed,
             None => Taken::Nothing,
         }
     }
@@ -219,7 +227,7 @@ impl Queue {
                 tracing::error!(destination = %self.name, %error, "cannot read the spool: its oldest segment is given up");
                 match spool.drop_oldest() {
                     Ok(rows) => {
-                        self.meter.dropped(usize::try_from(rows).unwrap_or(usize::MAX), Loss::Corrupt)
+                        self.meter.dropped(usize::try_from(rows).unwrap_or(usize::MAX), Loss::Corrupt);
                     }
                     Err(error) => {
                         tracing::error!(destination = %self.name, %error, "cannot remove it either")
@@ -270,7 +278,7 @@ impl Queue {
 
     /// Accepts nothing more; what is in it can still be taken.
     pub(super) fn close(&self) {
-        lock(&self.state).closed = true;
+        lock(&self.state).phase = Phase::Closed;
         self.arrived.notify_one();
     }
 
@@ -282,7 +290,7 @@ impl Queue {
         {
             let mut state = lock(&self.state);
             state.waiting.extend(unsaved.map(|item| item.payload));
-            (state.closed, state.put_away) = (true, true);
+            state.phase = Phase::PutAway;
         }
         self.work.notify_one();
         if let Some(Err(_)) = writer.map(JoinHandle::join) {
@@ -327,10 +335,10 @@ impl Queue {
                 );
             }
             failures += 1;
-            if state.put_away {
+            if state.phase == Phase::PutAway {
                 return;
             }
-            drop(self.work.wait_timeout_while(state, DISK_PAUSE, |state| !state.put_away));
+            drop(self.work.wait_timeout_while(state, DISK_PAUSE, |state| state.phase != Phase::PutAway));
         }
     }
 
@@ -338,13 +346,13 @@ impl Queue {
     fn to_write(&self) -> Option<Vec<Payload>> {
         let mut state = lock(&self.state);
         while !self.must_spill(&state) {
-            if state.put_away {
+            if state.phase == Phase::PutAway {
                 return None;
             }
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let keep = match self.bounds.spool {
-            SpoolMode::Overflow if !state.put_away => self.bounds.queue_bytes / 4,
+            SpoolMode::Overflow if state.phase != Phase::PutAway => self.bounds.queue_bytes / 4,
             SpoolMode::Overflow | SpoolMode::Always | SpoolMode::Off => 0,
         };
         let mut left = state.bytes;

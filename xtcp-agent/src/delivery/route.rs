@@ -43,6 +43,9 @@ const DELIVERY: &[OptionInfo] = &[
     ),
 ];
 
+/// The longest time that an option takes.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
 /// What of a destination's rows is kept on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpoolMode {
@@ -181,9 +184,9 @@ fn understand(address: &Address) -> Result<Route, String> {
     };
     let topic = options.text("topic").map(str::to_owned);
     let events = options.switch("events")?.unwrap_or(false);
-    let timeout = options.duration("timeout", Duration::from_millis(100), Duration::from_hours(1))?;
+    let timeout = options.duration("timeout", Duration::from_millis(100), LONGEST)?;
     let retry_max = options
-        .duration("retry-max", Duration::from_millis(100), Duration::from_hours(1))?
+        .duration("retry-max", Duration::from_millis(100), LONGEST)?
         .unwrap_or(Duration::from_secs(10));
     let select = Select::parse(options)?;
     if events && !select.is_everything() {

@@ -24,7 +24,6 @@ pub(super) const OPTIONS: &[&[OptionInfo]] = &[OWN, post::OPTIONS, tls::OPTIONS]
 
 const OWN: &[OptionInfo] = &[
     OptionInfo::new("method", "POST|PUT, default POST", "Method of the requests."),
-    OptionInfo::new("header", "NAME: VALUE", "A header of each request."),
     OptionInfo::new("headers", "NAME: VALUE", "Headers of each request, one a line (%0A in an address)."),
     OptionInfo::new("headers-file", "PATH", "File with the lines of headers."),
     OptionInfo::new("token", "TEXT", "Bearer token."),
@@ -71,8 +70,7 @@ pub(super) fn parse(scheme: &str, rest: &str, options: &Options) -> Result<Arc<d
 fn headers(options: &Options) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     let lines = options.secret("headers")?.unwrap_or_default();
-    let lines = lines.lines().map(str::trim).filter(|line| !line.is_empty());
-    for line in options.text("header").into_iter().chain(lines) {
+    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         // The value may be a secret: a message must not have it.
         let (name, value) = line.split_once(':').ok_or("a header has no colon: written NAME: VALUE")?;
         let problem = |what: &str| format!("header {:?}: {what}", name.trim());

@@ -19,10 +19,12 @@ pub struct Scheme {
     pub built: Option<Built>,
 }
 
+type Parse = fn(&str, &Options) -> Result<Arc<dyn Opener>, String>;
+
 /// What a destination's module provides.
 pub struct Built {
     /// Understands what follows the colon and the options, which are known ones, or says what is wrong with them.
-    pub(super) parse: fn(&str, &Options) -> Result<Arc<dyn Opener>, String>,
+    pub(super) parse: Parse,
     /// Its own options.
     pub options: &'static [&'static [OptionInfo]],
 }

@@ -104,7 +104,9 @@ proptest! {
         let dir = tempfile::tempdir().expect("a folder");
         let mut spool = open(dir.path());
         let written: Vec<Payload> = (0..3).map(|number| payload(number, 400)).collect();
-        written.iter().for_each(|payload| spool.write(payload).expect("written"));
+        for payload in &written {
+            spool.write(payload).expect("written");
+        }
         let all = spool.rows();
         let path = segments(dir.path()).pop().expect("one");
         let mut bytes = fs::read(&path).expect("read");

@@ -71,7 +71,7 @@ async fn a_payload_is_one_request_that_says_what_it_is() {
     let ok = || answer("204 No Content", "", "");
     let (place, requests) = server(vec![ok(), ok()]).await;
     let mut destination = open(&format!(
-        "http://{place}/in?a=b#user=me&password=secret&header=X-Team:%20net&headers=A:%201%0AB:%202"
+        "http://{place}/in?a=b#user=me&password=secret&headers=X-Team:%20net%0AA:%201%0AB:%202"
     ));
     destination.send(&payload("i-1-0", b"rows")).await.expect("acknowledged");
     destination.send(&payload("i-2-0", b"more")).await.expect("acknowledged");
@@ -219,8 +219,8 @@ fn malformed_addresses_and_options_say_what_is_wrong() {
         ("http://host/#tls-ca=a", "options tls-… need https"),
         ("http://host/#password=a", "option password needs user beside it"),
         ("http://host/#user=a&token=b", "options user and token exclude each other"),
-        ("http://host/#header=nothing", "a header has no colon: written NAME: VALUE"),
-        ("http://host/#header=a%20b: c", "header \"a b\": is no name of a header"),
+        ("http://host/#headers=nothing", "a header has no colon: written NAME: VALUE"),
+        ("http://host/#headers=a%20b: c", "header \"a b\": is no name of a header"),
         ("http://host/#compression=lzma", "option compression=lzma: accepted: none, gzip, zstd"),
         ("https://host/#method=GET", "option method=GET: accepted: POST, PUT"),
     ] {
