@@ -99,10 +99,10 @@ async fn a_stream_stores_a_batch_once_however_often_it_is_sent() {
 
 fn tls_config(authority: &Authority, server: &Identity) -> String {
     format!(
-        "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
-        server.cert,
-        server.key,
-        authority.ca()
+        "tls {{ cert_file: \"{}\", key_file: \"{}\", ca_file: \"{}\", verify: true }}",
+        server.cert.display(),
+        server.key.display(),
+        authority.ca().display()
     )
 }
 

@@ -164,6 +164,9 @@ impl Valkey {
     }
 }
 
+/// Id and fields of a stream's entry.
+type Entry = (String, BTreeMap<String, Vec<u8>>);
+
 impl Server for Valkey {
     fn dest(&self, at: SocketAddr) -> String {
         format!("valkey:{at}#mode=stream&maxlen=0")
@@ -188,9 +191,7 @@ impl Server for Valkey {
         // It reads its file before it answers.
         let entries = wait_for("the stream", Duration::from_secs(60), || {
             let mut command = redis::cmd("XRANGE");
-            let asked: redis::RedisResult<Vec<(String, BTreeMap<String, Vec<u8>>)>> =
-                command.arg("xtcp").arg("-").arg("+").query(&mut connection);
-            asked.ok()
+            command.arg("xtcp").arg("-").arg("+").query::<Vec<Entry>>(&mut connection).ok()
         });
         entries.into_iter().map(|(_, mut fields)| fields.remove("data").expect("the rows")).collect()
     }

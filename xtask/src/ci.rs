@@ -17,7 +17,7 @@ pub(crate) fn main() -> Result<()> {
         let mut clippy = cargo();
         build_ebpf::libraries()?;
         clippy.args(["clippy", "--locked", "--workspace", "--exclude", "xtcp-ebpf", "--all-targets"]);
-        clippy.args(workspace::EVERYTHING);
+        clippy.args(workspace::EVERYTHING).args(["--features", "xtcp-tests/foreign"]);
         run(clippy.args(["--", "-D", "warnings"]))
     });
     stages.run("clippy, no default features", || {

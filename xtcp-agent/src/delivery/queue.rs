@@ -230,7 +230,7 @@ impl Queue {
                         self.meter.dropped(usize::try_from(rows).unwrap_or(usize::MAX), Loss::Corrupt);
                     }
                     Err(error) => {
-                        tracing::error!(destination = %self.name, %error, "cannot remove it either")
+                        tracing::error!(destination = %self.name, %error, "cannot remove it either");
                     }
                 }
                 self.look_at(&mut spool);
