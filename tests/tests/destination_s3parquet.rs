@@ -164,7 +164,8 @@ fn wrong_keys_are_named_and_a_probe_leaves_nothing() {
     ] {
         let mut bucket = open(&address, FORMAT);
         let sent = send(&runtime, &mut *bucket, &batch(1, "a-1-0").1);
-        let probed = runtime.block_on(bucket.probe()).map(drop);
+        // Over a connection of its own: the server may end the one on which it refused a body that it had not read.
+        let probed = runtime.block_on(open(&address, FORMAT).probe()).map(drop);
         for error in [sent.unwrap_err(), probed.unwrap_err()] {
             assert!(matches!(error, SendError::Retry(_)), "{error:?}");
             let text = error.to_string();
