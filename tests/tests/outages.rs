@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use xtcp_proto::flat_record::v1::{Envelope, XtcpFlatRecord};
 use xtcp_tests::agent::{Agent, agent};
 use xtcp_tests::host::{alone, free_port, scale, slowness, wait_for};
+use xtcp_tests::http;
 use xtcp_tests::netns::Netns;
 use xtcp_tests::process::Process;
 use xtcp_tests::proxy::Proxy;
@@ -362,12 +363,15 @@ fn an_agent_that_is_killed_loses_nothing_that_its_spool_had_accepted() {
     let start = |mode: &str| {
         let victim =
             format!("{}&name=victim&spool={mode}&timeout=2s&retry-max=1s", server.dest(proxy.address));
-        agent()
+        let agent = agent()
             .frequency("100ms")
             .dest(&[&victim])
             .args(&["--netns-include", netns.name.as_deref().unwrap(), "--shutdown-timeout", "60s"])
             .args(&["--spool-dir", &spool.to_string_lossy()])
-            .start()
+            .spawn();
+        // Not ready: its destination may refuse.
+        wait_for("the agent's metrics", Duration::from_secs(60), || http::get(agent.prom, "/metrics").ok());
+        agent
     };
     let accepted = |agent: &Agent| {
         let metrics = agent.metrics();

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -59,7 +59,7 @@ impl Spool {
     /// Opens or makes the folder; what is torn at the end of a segment is cut off. Rows of whole records before that
     /// are there to be sent.
     pub(super) fn open(dir: &Path, quota: u64) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let cursor = OpenOptions::new()
             .read(true)
             .write(true)
@@ -187,6 +187,10 @@ impl Spool {
             };
             let Some(end) = self.segments.get(position).map(|segment| segment.len) else { return Ok(None) };
             if self.next.offset >= end {
+                if position + 1 == self.segments.len() {
+                    // More may be written to it.
+                    return Ok(None);
+                }
                 self.next = Place { segment: self.next.segment + 1, offset: 0 };
                 continue;
             }

@@ -152,3 +152,19 @@ fn dropping_the_oldest_says_how_many_rows_that_cost() {
     assert_eq!(take_all(&mut spool).first(), Some(&payload(1, 900)));
     assert_eq!(spool.drop_oldest().expect("removed"), 0, "its rows had been taken");
 }
+
+/// A full disk leaves such a segment: it was begun, and nothing could be written to it.
+#[test]
+fn what_is_written_to_a_segment_that_was_empty_when_all_was_taken_is_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut spool = open(dir.path());
+    spool.write(&payload(0, 100)).expect("written");
+    let (_, place) = spool.take().expect("read").expect("one");
+    spool.writer = Some(spool.begin_segment().expect("begun"));
+    spool.sent(place).expect("noted");
+    assert!(spool.take().expect("read").is_none());
+    spool.write(&payload(1, 100)).expect("written");
+    assert!(!spool.is_empty());
+    assert_eq!(take_all(&mut spool), [payload(1, 100)]);
+    assert!(spool.is_empty());
+}
